@@ -1,0 +1,81 @@
+"""Checkpoints: one file a run state, written under another name and renamed.
+
+Decisions: tensors, numbers and JSON text only, so that a checkpoint loads with torch's
+`weights_only` and cannot run code. `average` holds what is measured and exported.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from glm_annotate.errors import InputError
+from glm_annotate.train.config import TrainConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """State of a run.
+
+    Attributes:
+        config: The run's config as JSON.
+        step: Steps done.
+        seconds: Training time so far, validation left out.
+        weights: Of the network.
+        average: Their moving average.
+        optimizers: State of each optimizer.
+        random: State of torch's generator, for layers that draw numbers.
+        quality: Held-out cross-entropy by group at the last validation, nats a base.
+        best: Lowest selection score so far.
+        groups: Names of the contigs trained on, by group.
+        valid: Names of the contigs held out, by group.
+    """
+
+    config: str
+    step: int
+    seconds: float
+    weights: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizers: list[dict[str, Any]]
+    random: Tensor
+    quality: dict[str, float]
+    best: float
+    groups: dict[str, list[str]]
+    valid: dict[str, list[str]]
+
+    def settings(self) -> TrainConfig:
+        """Parse the config that the run was started with."""
+        return TrainConfig.model_validate_json(self.config)
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint so that `path` is either the old one or the new one, whole."""
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as handle:
+        torch.save(asdict(checkpoint), handle)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        InputError: The file is missing or is not one of ours.
+    """
+    try:
+        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: no such checkpoint; make one with: glm-annotate train CONFIG.toml"
+        ) from error
+    except (OSError, RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a checkpoint of glm-annotate train: {reason}") from error
