@@ -1,0 +1,252 @@
+"""Haplotype pairs as a model reads them: windows of one strand, encoded, with what changed.
+
+A `Pair` holds alleles whose REF haplotypes have one number of rows and whose ALT haplotypes have
+one, in the coordinates of the strand that is read. What evidence masks, compares or pools follows
+from it without asking which model or strand it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glm_annotate.card import ModelCard
+from glm_annotate.encoding import Encoded, Spans
+from glm_annotate.genome import Codes, Genome, reverse_complement
+from glm_annotate.plan import Plan, Sequences
+from glm_annotate.variants import Alleles
+from glm_annotate.windows import WindowBatch
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Stretch = tuple[int, int]  # bases of a window, 0-based half-open
+
+
+@dataclass(frozen=True)
+class Haplotypes:
+    """One side of a pair.
+
+    Attributes:
+        codes: Base codes, shape (n, L).
+        encoded: Their rows and spans.
+        plan: Where passes over them are named.
+        site: Where the trimmed allele lies.
+        kept: Bases that the other side's window holds too, or would hold but for the allele.
+    """
+
+    codes: Codes
+    encoded: Encoded
+    plan: Plan
+    site: Stretch
+    kept: Stretch
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        """The sequences in the plan, which takes in only those that some pass reads."""
+        return self.plan.add(self.encoded)
+
+    @property
+    def spans(self) -> Spans:
+        """Spans, shape (1 or n, T, 2)."""
+        return self.encoded.spans
+
+    def known_at(self, member: Ints, row: Ints) -> Bools:
+        """Say which of some rows (m,) stand for A, C, G and T alone; special tokens do not."""
+        shared = self.spans.shape[0] == 1
+        spans = self.spans[0, row] if shared else self.spans[member, row]  # (m, 2)
+        start, end = spans[:, 0, None], spans[:, 1, None]
+        at = start + np.arange(max(1, int((end - start).max(initial=1))))
+        odd = self.codes[member[:, None], np.minimum(at, self.codes.shape[1] - 1)] > 3
+        return np.asarray(~(odd & (at < end)).any(axis=1) & (end > start)[:, 0])
+
+    def known_rows(self) -> Bools:
+        """Say which rows stand for A, C, G and T alone, shape (n, T); special tokens do not."""
+        strange = np.pad(np.cumsum(self.codes > 3, axis=1), ((0, 0), (1, 0)))  # (n, L + 1)
+        start, end = self.spans[..., 0], self.spans[..., 1]
+        member = np.arange(self.codes.shape[0])[:, None]
+        odd: Ints = strange[member, np.maximum(end, 0)] - strange[member, np.maximum(start, 0)]
+        return np.asarray((odd == 0) & (end > start))
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Alleles as one strand shows them.
+
+    Attributes:
+        allele: Index of each allele in its `Alleles`, shape (n,).
+        ref: REF haplotypes; `alt`: ALT haplotypes.
+        changed: Bases that differ, shape (1 or n, c); c = 0 where lengths differ.
+        focus: The first changed base on the forward strand, shape (1 or n,).
+        reverse: The strand.
+    """
+
+    allele: Ints
+    ref: Haplotypes
+    alt: Haplotypes
+    changed: Ints
+    focus: Ints
+    reverse: bool
+
+    @property
+    def size(self) -> int:
+        """Number of alleles."""
+        return int(self.allele.size)
+
+    @property
+    def members(self) -> Ints:
+        """0 to n - 1."""
+        return np.arange(self.allele.size)
+
+    @property
+    def is_substitution(self) -> bool:
+        """Whether the alleles have equal lengths."""
+        return bool(self.changed.shape[1])
+
+
+def touching(spans: Spans, bases: Ints) -> Bools:
+    """Say which rows touch a base.
+
+    Args:
+        spans: Shape (1 or n, T, 2).
+        bases: Places in the window, shape (1 or n, c).
+
+    Returns:
+        Shape (1 or n, T).
+    """
+    start, end = spans[..., 0, None], spans[..., 1, None]  # (1 or n, T, 1)
+    at = bases[:, None, :]
+    return np.asarray(((start <= at) & (at < end)).any(axis=2))
+
+
+def members_rows(rows: Bools, n: int) -> tuple[Ints, Ints]:
+    """List (member, row) of rows (1 or n, T) that are True, for n members."""
+    if rows.shape[0] == n:
+        member, row = np.nonzero(rows)
+        return member, row
+    shared = np.flatnonzero(rows[0])
+    return np.repeat(np.arange(n), shared.size), np.tile(shared, n)
+
+
+def ids_at(side: Haplotypes, member: Ints, row: Ints) -> Ints:
+    """Read the ids of some rows, shape (m,); of one_hot rows, the channel."""
+    found = side.encoded.rows[member, row]
+    return np.asarray(found.argmax(axis=1) if found.ndim == 2 else found, dtype=np.int64)
+
+
+def sum_by(owner: Ints, values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    """Sum values (m,) by their owner, shape (n,)."""
+    return np.bincount(owner, weights=values, minlength=n).astype(np.float64, copy=False)
+
+
+def variant_pairs(batch: WindowBatch, plan: Plan, reverse: bool) -> Iterator[Pair]:
+    """Encode the windows of alleles for one strand."""
+    length = batch.length
+    longer, shorter = batch.alt_len - batch.ref_len, batch.ref_len - batch.alt_len
+    ref_site = batch.offset, batch.offset + batch.ref_len
+    alt_site = batch.offset, batch.offset + batch.alt_len
+    ref_kept, alt_kept = (0, length - max(0, longer)), (0, length - max(0, shorter))
+    changed = np.array([batch.changed], dtype=np.int64).reshape(1, -1)
+    focus = np.array([batch.offset])
+    ref, alt = batch.ref, batch.alt
+    if reverse:
+        ref, alt = reverse_complement(ref), reverse_complement(alt)
+        ref_site, alt_site = _flip(ref_site, length), _flip(alt_site, length)
+        ref_kept, alt_kept = _flip(ref_kept, length), _flip(alt_kept, length)
+        changed, focus = length - 1 - changed, length - 1 - focus
+    sides = (ref, ref_site, ref_kept), (alt, alt_site, alt_kept)
+    yield from _pairs(plan, batch.allele, sides, changed, focus, reverse)
+
+
+def grid_pairs(
+    genome: Genome,
+    alleles: Alleles,
+    batch: WindowBatch,
+    card: ModelCard,
+    circular: frozenset[str],
+    plan: Plan,
+    reverse: bool,
+) -> Iterator[Pair]:
+    """Encode the same substitutions in windows of the fixed grid of their contig.
+
+    Window k starts at k x half - quarter and answers for its central half. Alleles whose last
+    changed base lies past the window's end are left out, and so are windows of more rows than the
+    model takes: narrowing them would take them off the grid.
+    """
+    if not batch.changed:  # an indel, which no score of the grid reads
+        yield from variant_pairs(batch, plan, reverse)
+        return
+    half, quarter, length = card.context // 2, card.context // 4, card.context
+    start = batch.left + batch.offset
+    left = start // max(1, half) * half - quarter
+    places = start[:, None] - left[:, None] + np.array(batch.changed) - batch.offset  # (n, c)
+    chosen = np.flatnonzero(places[:, -1] < length)
+    if not chosen.size:
+        return
+    places, left = places[chosen], left[chosen]
+    ref = np.empty((chosen.size, length), dtype=np.uint8)
+    contig = alleles.contig[batch.allele[chosen]]
+    for number in np.unique(contig):
+        here = np.flatnonzero(contig == number)
+        name = alleles.contigs[int(number)]
+        ref[here] = genome.windows(name, left[here], length, circular=name in circular)
+    inside: Ints = np.array(batch.changed)
+    member = np.arange(chosen.size)[:, None]
+    ref[member, places] = batch.ref[chosen][:, inside]
+    alt = ref.copy()
+    alt[member, places] = batch.alt[chosen][:, inside]
+    if reverse:
+        ref, alt, places = reverse_complement(ref), reverse_complement(alt), length - 1 - places
+    whole = (0, length)
+    sides = (ref, whole, whole), (alt, whole, whole)
+    limit = card.window.max_tokens or length + len(
+        card.encoder.vocab.prefix + card.encoder.vocab.suffix
+    )
+    for pair in _pairs(plan, batch.allele[chosen], sides, places, places[:, 0], reverse):
+        if pair.ref.encoded.rows.shape[1] <= limit:
+            yield pair
+
+
+def _flip(stretch: Stretch, length: int) -> Stretch:
+    return length - stretch[1], length - stretch[0]
+
+
+_Side = tuple[Codes, Stretch, Stretch]
+
+
+def _pairs(
+    plan: Plan,
+    allele: Ints,
+    sides: tuple[_Side, _Side],
+    changed: Ints,
+    focus: Ints,
+    reverse: bool,
+) -> Iterator[Pair]:
+    """Encode both sides, and split where members differ in their number of rows."""
+    (ref, *ref_places), (alt, *alt_places) = sides
+    for first in plan.encoder.encode(ref):
+        for second in plan.encoder.encode(alt):
+            both = np.intersect1d(first.index, second.index, assume_unique=True)
+            if not both.size:
+                continue
+            whole = both.size == allele.size
+            old, new = _members(first, both), _members(second, both)
+            yield Pair(
+                allele if whole else allele[both],
+                Haplotypes(ref if whole else ref[both], old, plan, *ref_places),
+                Haplotypes(alt if whole else alt[both], new, plan, *alt_places),
+                changed if changed.shape[0] == 1 else changed[both],
+                focus if focus.shape[0] == 1 else focus[both],
+                reverse,
+            )
+
+
+def _members(encoded: Encoded, both: Ints) -> Encoded:
+    """Keep some sequences of a group."""
+    if both.size == encoded.index.size:
+        return encoded
+    at = np.flatnonzero(np.isin(encoded.index, both, assume_unique=True))
+    return Encoded(both, encoded.rows[at], encoded.spans_of(at))

@@ -1,0 +1,251 @@
+"""The scores: what each one is, which evidence it reads, and the pure function that makes it.
+
+*Evidence* is what the forward passes of one allele say, already averaged over strands, and
+`evidence.py` asks for it. A row of `SCORES` joins a kind of evidence to a function. The function
+takes an array whose first axis is alleles, and gives one float64 number an allele. `kind` says what
+swapping REF and ALT does: *signed* flips the sign, *distance* changes nothing, *other* promises
+neither; REF against itself is 0 in the first two. Logarithms are natural.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glm_annotate.card import ModelCard, Objective
+from glm_annotate.errors import UsageError
+
+Floats = NDArray[np.float64]
+Kind = Literal["signed", "distance", "other"]
+
+
+def plain(evidence: Floats) -> Floats:
+    """Give the evidence itself, shape (n,)."""
+    return evidence
+
+
+def entropy(evidence: Floats) -> Floats:
+    """Entropy in nats of distributions over A, C, G, T, shape (n, 4); 0 log 0 is 0."""
+    logs = np.log(np.where(evidence > 0, evidence, 1.0))
+    return np.asarray(-(evidence * logs).sum(axis=1))
+
+
+def cosine_distance(evidence: Floats) -> Floats:
+    """1 - cos of the REF and ALT embeddings, shape (n, 2, D)."""
+    ref, alt = evidence[:, 0], evidence[:, 1]
+    norms = np.linalg.norm(ref, axis=1) * np.linalg.norm(alt, axis=1)
+    cosine = (ref * alt).sum(axis=1) / np.where(norms > 0, norms, np.nan)
+    # Equal vectors differ from 1 by rounding alone, and REF against itself is 0.
+    same = (ref == alt).all(axis=1)
+    return np.where(same, 0.0, 1.0 - cosine)
+
+
+def sum_of_differences(evidence: Floats) -> Floats:
+    """Sum of absolute differences of the REF and ALT embeddings, shape (n, 2, D)."""
+    return np.asarray(np.abs(evidence[:, 1] - evidence[:, 0]).sum(axis=1))
+
+
+def euclidean_distance(evidence: Floats) -> Floats:
+    """Root of the summed squared differences of the embeddings, shape (n, 2, D)."""
+    return np.asarray(np.sqrt(((evidence[:, 1] - evidence[:, 0]) ** 2).sum(axis=1)))
+
+
+def dot_product(evidence: Floats) -> Floats:
+    """Dot product of the REF and ALT embeddings, shape (n, 2, D)."""
+    return np.asarray((evidence[:, 0] * evidence[:, 1]).sum(axis=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A row of the table.
+
+    Attributes:
+        kind: What swapping the alleles does (see the module).
+        evidence: Name in `evidence.EVIDENCE` for each objective that the score is defined for.
+        reduce: From evidence (n, ...) to numbers (n,).
+        formula: For the header of a VCF, by objective.
+        output: Output of the graph that the score reads.
+        keys: Options that may follow the name.
+    """
+
+    kind: Kind
+    evidence: Mapping[Objective, str]
+    reduce: Callable[[Floats], Floats]
+    formula: Mapping[Objective, str]
+    output: Literal["logits", "embedding"] = "logits"
+    keys: tuple[str, ...] = ()
+
+
+_ANY: tuple[Objective, ...] = ("masked", "causal", "tracks", "contacts")
+
+
+def _embedding(kind: Kind, reduce: Callable[[Floats], Floats], formula: str) -> Score:
+    return Score(
+        kind,
+        dict.fromkeys(_ANY, "pooled"),
+        reduce,
+        dict.fromkeys(_ANY, formula),
+        output="embedding",
+        keys=("pool", "k"),
+    )
+
+
+SCORES: dict[str, Score] = {
+    "LLR": Score(
+        "signed",
+        {"masked": "masked_ratio", "causal": "likelihood_ratio"},
+        plain,
+        {
+            "masked": "log p(ALT) - log p(REF) at the changed bases, all masked in one pass",
+            "causal": "log likelihood of the ALT window minus that of the REF window",
+        },
+    ),
+    "PLLR": Score(
+        "signed",
+        {"masked": "pseudo_ratio"},
+        plain,
+        {
+            "masked": "sum over the ALT rows that differ of log p(row, that row masked) + n log 4 "
+            "(n bases a row), minus the same over the REF rows"
+        },
+    ),
+    "WTLLR": Score(
+        "other",
+        {"masked": "unmasked_ratio"},
+        plain,
+        {"masked": "log p(ALT) - log p(REF) at the changed bases, from one unmasked REF pass"},
+    ),
+    "ENT": Score(
+        "other",
+        {"masked": "distribution", "causal": "distribution"},
+        entropy,
+        {
+            "masked": "entropy of A, C, G, T at the first changed base, masked",
+            "causal": "entropy of A, C, G, T at the first changed base, given what precedes it",
+        },
+    ),
+    "EMB_COS": _embedding("distance", cosine_distance, "1 - cosine of pooled REF, ALT embeddings"),
+    "EMB_L1": _embedding(
+        "distance", sum_of_differences, "sum of absolute differences of pooled embeddings"
+    ),
+    "EMB_L2": _embedding(
+        "distance", euclidean_distance, "Euclidean distance of pooled REF, ALT embeddings"
+    ),
+    "EMB_DOT": _embedding("other", dot_product, "dot product of pooled REF, ALT embeddings"),
+}
+
+POOLS = ("site", "window", "all")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSpec:
+    """One score as a user asked for it of one model, options filled in from the card.
+
+    Attributes:
+        name: Row of `SCORES`.
+        options: Options after the name, the card's values where the user gave none.
+        label: What follows the name in INFO keys where options differ from the card's.
+        objective: Of the model.
+    """
+
+    name: str
+    objective: Objective
+    options: Mapping[str, str] = field(default_factory=dict)
+    label: str = ""
+
+    @property
+    def score(self) -> Score:
+        """The row of the table."""
+        return SCORES[self.name]
+
+    @property
+    def key(self) -> str:
+        """Name and label, as in INFO keys and reasons."""
+        return f"{self.name}_{self.label}" if self.label else self.name
+
+    @property
+    def evidence(self) -> tuple[str, tuple[tuple[str, str], ...]]:
+        """What has to be asked for: scores that share it share its passes."""
+        return self.score.evidence[self.objective], tuple(sorted(self.options.items()))
+
+
+def parse_scores(texts: tuple[str, ...], card: ModelCard) -> tuple[ScoreSpec, ...]:
+    """Parse what the user wrote after -s, or take the card's default scores.
+
+    Args:
+        texts: Each `NAME[:key=value...]`, several joined by commas.
+        card: The model that is asked.
+
+    Raises:
+        UsageError: A name, key or value is unknown, or the model cannot give the score.
+    """
+    wanted = [t.strip() for text in texts for t in text.split(",") if t.strip()]
+    specs = [parse_score(text, card) for text in wanted or card.scores or available(card)]
+    return tuple({spec.key: spec for spec in specs}.values())
+
+
+def available(card: ModelCard) -> tuple[str, ...]:
+    """List the scores that a model can give."""
+    return tuple(
+        name
+        for name, score in SCORES.items()
+        if card.objective in score.evidence and score.output in card.outputs
+    )
+
+
+def parse_score(text: str, card: ModelCard) -> ScoreSpec:
+    """Parse one `NAME[:key=value...]`.
+
+    `pool=window:K` is also understood, as it stands in the help.
+
+    Raises:
+        UsageError: See `parse_scores`.
+    """
+    name, *rest = text.split(":")
+    name = name.upper()
+    if name not in SCORES:
+        raise UsageError(f"-s {text}: unknown score {name!r}; known: {', '.join(SCORES)}")
+    if name not in available(card):
+        raise UsageError(
+            f"-s {text}: the {card.objective} model {card.name!r} does not give {name}; "
+            f"it gives {', '.join(available(card)) or 'none'}"
+        )
+    score = SCORES[name]
+    given = _options(text, score, rest)
+    if "pool" not in score.keys:
+        return ScoreSpec(name, card.objective)
+    return _pooled(text, name, given, card)
+
+
+def _options(text: str, score: Score, parts: list[str]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for part in parts:
+        if part.isdigit() and given.get("pool") == "window" and "k" not in given:
+            part = f"k={part}"
+        key, equals, value = part.partition("=")
+        if not equals or key not in score.keys:
+            known = ", ".join(f"{k}=" for k in score.keys) or "none"
+            raise UsageError(f"-s {text}: unknown option {part!r}; known here: {known}")
+        given[key] = value.lower()
+    return given
+
+
+def _pooled(text: str, name: str, given: dict[str, str], card: ModelCard) -> ScoreSpec:
+    rule = card.embedding
+    own_pool, own_k = (rule.pool, rule.k) if rule else ("site", 1)
+    pool = given.get("pool", "window" if "k" in given else own_pool)
+    if pool not in POOLS:
+        raise UsageError(f"-s {text}: unknown pool {pool!r}; known: {', '.join(POOLS)}")
+    if "k" in given and pool != "window":
+        raise UsageError(f"-s {text}: k= belongs to pool=window, not to pool={pool}")
+    k = given.get("k", str(own_k))
+    if not k.isdigit() or not 1 <= int(k) <= card.context:
+        raise UsageError(f"-s {text}: k={k} is not a number of bases from 1 to {card.context}")
+    options = {"pool": pool, "k": k} if pool == "window" else {"pool": pool}
+    is_default = pool == own_pool and (pool != "window" or int(k) == own_k)
+    label = "" if is_default else f"WINDOW{int(k)}" if pool == "window" else pool.upper()
+    return ScoreSpec(name, card.objective, options, label)
