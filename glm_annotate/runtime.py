@@ -1,0 +1,364 @@
+"""ONNX Runtime sessions: devices, batch size, I/O binding, and what is read of a model's outputs.
+
+Decisions: outputs stay on the device, and the graphs in `heads/` reduce them there. The session is
+asked which provider it got, since ONNX Runtime falls back to the CPU without an error and its own
+lists name devices that are not there. On the CPU the batch follows from the number of rows alone,
+so that two runs agree to the last digit; on CUDA it is found by trial and remembered. A batch that
+does not fit is halved by the plan (`PassFailed`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from glm_annotate.answers import Floats, Ints, OutputRole
+from glm_annotate.bundle import Bundle
+from glm_annotate.encoding import Rows
+from glm_annotate.errors import BundleError, InputError, UsageError
+from glm_annotate.plan import PassFailed, Stopped
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+logger = logging.getLogger(__name__)
+
+_HEADS = Path(__file__).parent / "heads"
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_CPU_ROWS = 8192  # rows a batch on the CPU: more does not pay, fewer leaves threads idle
+_CUDA_ROWS = 1 << 22
+_TYPES = {
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Where a session runs: `cpu`, or `cuda` with the number of the card."""
+
+    kind: str
+    number: int = 0
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How sessions are made.
+
+    Attributes:
+        devices: One session each.
+        threads: Threads of one session on the CPU.
+        batch: Passes in a batch; 0 finds a number.
+        tf32: Let CUDA round matrix products to 19 bits.
+        required: Whether a device that is not there is an error, or the CPU will do.
+    """
+
+    devices: tuple[Device, ...] = (Device("cpu"),)
+    threads: int = 1
+    batch: int = 0
+    tf32: bool = False
+    required: bool = True
+
+
+def parse_device(text: str, *, threads: int = 0, batch: int = 0, tf32: bool = False) -> Settings:
+    """Parse `auto`, `cpu[:N]` (N threads) or `cuda[:I[,J...]]`.
+
+    Raises:
+        UsageError: It is none of these.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = re.fullmatch(r"(auto|cpu|cuda)(?::(\d+(?:,\d+)*))?", text.lower())
+    if found is None or (
+        found[2] and (found[1] == "auto" or ("," in found[2] and found[1] == "cpu"))
+    ):
+        raise UsageError(f"--device {text}: not auto, cpu, cpu:THREADS, cuda or cuda:I[,J...]")
+    kind, numbers = found[1], [int(x) for x in (found[2] or "").split(",") if x]
+    if kind == "cpu" and numbers:
+        threads = numbers[0]
+    cuda = tuple(Device("cuda", i) for i in numbers or [0])
+    is_cuda = kind == "cuda" or (kind == "auto" and Path("/dev/nvidia0").exists())
+    devices = cuda if is_cuda else (Device("cpu"),)
+    return Settings(devices, threads or cores or 1, batch, tf32, required=kind == "cuda")
+
+
+def open_runners(bundle: Bundle, settings: Settings) -> list[OrtRunner]:
+    """Open one session a device.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the graph, or it is not what the card says.
+        InputError: A device that the user named is not there.
+    """
+    return [OrtRunner(bundle, device, settings) for device in settings.devices]
+
+
+class OrtRunner:
+    """A model on a device.
+
+    Attributes:
+        device: Where it really runs.
+        passes: Forward passes made so far.
+        stopped: Set by another thread to end the work before the next batch.
+    """
+
+    def __init__(self, bundle: Bundle, device: Device, settings: Settings) -> None:
+        self.bundle, self.settings = bundle, settings
+        self.passes, self.stopped = 0, False
+        self._session, self.device = _open(bundle, device, settings)
+        _check_graph(bundle, self._session)
+        self._batch: dict[int, int] = {}
+        self._seconds: dict[int, float] = {}
+        self._heads: dict[tuple[str, str], ort.InferenceSession] = {}
+
+    def batch_size(self, rows: int) -> int:
+        """Say how many passes of this many rows go into a batch."""
+        if self.settings.batch:
+            return min(self.settings.batch, self._batch.get(rows, self.settings.batch))
+        if rows not in self._batch:
+            on_cpu = self.device.kind == "cpu"
+            self._batch[rows] = max(1, _CPU_ROWS // rows) if on_cpu else self._try_batches(rows)
+        return self._batch[rows]
+
+    def limit(self, rows: int, batch: int) -> None:
+        """Remember that larger batches do not fit."""
+        self._batch[rows] = batch
+
+    def run(self, rows: Rows, outputs: frozenset[OutputRole]) -> BoundOutputs:
+        """Run one batch of rows (B, T[, C]).
+
+        Raises:
+            PassFailed: ONNX Runtime gave up, mostly for want of memory.
+            Stopped: Somebody set `stopped`.
+        """
+        if self.stopped:
+            raise Stopped
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+        card = self.bundle.card
+        padded = _pad(rows, card.window.multiple_of, card.encoder.vocab.pad_id)
+        binding = self._session.io_binding()
+        self._bind(binding, "rows", padded)
+        if "attention_mask" in card.inputs:
+            seen = np.zeros(padded.shape[:2], dtype=np.int64)
+            seen[:, : rows.shape[1]] = 1
+            self._bind(binding, "attention_mask", seen)
+        roles = sorted(outputs)
+        for role in roles:
+            name = card.outputs[role].name
+            binding.bind_output(name, self.device.kind, self.device.number)
+        try:
+            self._session.run_with_iobinding(binding)
+        except (state.Fail, state.RuntimeException, state.InvalidArgument) as error:
+            raise PassFailed(str(error).splitlines()[0]) from error
+        self.passes += len(rows)
+        return BoundOutputs(self, dict(zip(roles, binding.get_outputs(), strict=True)), rows.shape)
+
+    def head(self, name: str, dtype: str) -> ort.InferenceSession:
+        """Open a reduction head on the same device, once."""
+        key = name, dtype
+        if key not in self._heads:
+            path = _HEADS / f"{name}.{dtype}.onnx"
+            self._heads[key] = _session(path, self.device, self.settings)
+        return self._heads[key]
+
+    def _bind(self, binding: Any, role: str, values: NDArray[Any]) -> None:
+        import onnxruntime as ort
+
+        tensor = self.bundle.card.inputs[role]
+        array = np.ascontiguousarray(values, dtype=tensor.dtype)
+        value = ort.OrtValue.ortvalue_from_numpy(array, self.device.kind, self.device.number)
+        binding.bind_ortvalue_input(tensor.name, value)
+
+    def seconds_per_pass(self, rows: int, outputs: frozenset[OutputRole]) -> float:
+        """Time one batch, once for each number of rows."""
+        if rows not in self._seconds:
+            self._seconds[rows] = self._time(self.batch_size(rows), rows, outputs)
+        return self._seconds[rows]
+
+    def _try_batches(self, rows: int) -> int:
+        """Double the batch as long as a pass gets cheaper and memory allows."""
+        best, best_seconds, batch = 1, float("inf"), 8
+        outputs: frozenset[OutputRole] = frozenset(
+            role for role in ("logits", "embedding") if role in self.bundle.card.outputs
+        )
+        while batch * rows <= _CUDA_ROWS:
+            try:
+                seconds = self._time(batch, rows, outputs)
+            except PassFailed:
+                break
+            if seconds > 0.95 * best_seconds:
+                break
+            best, best_seconds, batch = batch, seconds, batch * 2
+        return best
+
+    def _time(self, batch: int, rows: int, outputs: frozenset[OutputRole]) -> float:
+        """Time a batch after a first one; returns seconds a pass."""
+        made, blank = self.passes, self._blank_rows(batch, rows)
+        self.run(blank, outputs)
+        began = time.perf_counter()
+        self.run(blank, outputs)
+        self.passes = made
+        return (time.perf_counter() - began) / batch
+
+    def _blank_rows(self, batch: int, rows: int) -> Rows:
+        is_one_hot = self.bundle.card.encoder.kind == "one_hot"
+        return np.zeros((batch, rows, 4) if is_one_hot else (batch, rows), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class BoundOutputs:
+    """Outputs of a batch, on the device; see `answers.Outputs`."""
+
+    runner: OrtRunner
+    values: dict[OutputRole, Any]
+    shape: tuple[int, ...]
+    _cache: dict[str, Any] = field(default_factory=dict)
+
+    def rows(self, window: Ints, row: Ints) -> NDArray[np.float32]:
+        """Read logits of rows, shape (m, V)."""
+        index = np.stack([window, row], axis=1)
+        found: NDArray[np.float32] = self._run("rows", "logits", {"index": index})
+        return found
+
+    def token_logs(self, ids: Ints) -> Floats:
+        """Read log p of one id in every row, shape (B, T)."""
+        extra = self._padded_rows - ids.shape[1]
+        wide = np.pad(ids, ((0, 0), (0, extra))) if extra else ids
+        found: Floats = self._run("tokens", "logits", {"ids": wide})
+        return found[:, : ids.shape[1]]
+
+    def pool(self, window: Ints, weights: Floats) -> Floats:
+        """Sum embeddings under weights (m, T), shape (m, D)."""
+        extra = self._padded_rows - weights.shape[1]
+        wide = np.pad(weights, ((0, 0), (0, extra))) if extra else weights
+        # In pieces: the head gathers (m, T, D).
+        step = max(1, self.shape[0])
+        pieces = [
+            self._run(
+                "pool", "embedding", {"window": window[i : i + step], "weights": wide[i : i + step]}
+            )
+            for i in range(0, len(window), step)
+        ]
+        return np.concatenate(pieces) if pieces else np.zeros((0, 0))
+
+    @cached_property
+    def _padded_rows(self) -> int:
+        multiple = self.runner.bundle.card.window.multiple_of
+        return -(-self.shape[1] // multiple) * multiple
+
+    def _run(self, head: str, role: OutputRole, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        import onnxruntime as ort
+
+        value, device = self.values[role], self.runner.device
+        session = self.runner.head(head, _TYPES[value.data_type()])
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("values", value)
+        for name, array in feeds.items():
+            whole = np.ascontiguousarray(array)
+            given = ort.OrtValue.ortvalue_from_numpy(whole, device.kind, device.number)
+            binding.bind_ortvalue_input(name, given)
+        binding.bind_output(session.get_outputs()[0].name, "cpu")
+        session.run_with_iobinding(binding)
+        found: NDArray[Any] = binding.get_outputs()[0].numpy()
+        return found
+
+
+def _pad(rows: Rows, multiple: int, pad_id: int | None) -> Rows:
+    extra = -rows.shape[1] % multiple
+    if not extra:
+        return rows
+    widths = ((0, 0), (0, extra), (0, 0))[: rows.ndim]
+    return np.pad(rows, widths, constant_values=pad_id or 0)
+
+
+def _open(
+    bundle: Bundle, device: Device, settings: Settings
+) -> tuple[ort.InferenceSession, Device]:
+    try:
+        session = _session(bundle.graph, device, settings)
+    except OSError as error:
+        raise BundleError(f"{bundle.graph}: cannot be read: {error}") from error
+    if device.kind == "cuda" and session.get_providers()[0] != _CUDA:
+        if settings.required:
+            raise InputError(
+                f"--device {device}: ONNX Runtime gave a CPU session instead (no such card, no "
+                "driver, or CUDA libraries missing); see: glm-annotate doctor, or use --device cpu"
+            )
+        return session, Device("cpu")
+    return session, device
+
+
+def _session(path: Path, device: Device, settings: Settings) -> ort.InferenceSession:
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.log_severity_level = 4  # what matters comes as an exception, and is told in one line
+    # A waiting thread must not burn the core that encodes the next batch.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers: list[Any] = [_CPU]
+    if device.kind == "cuda":
+        ort.set_default_logger_severity(4)
+        cuda = {
+            "device_id": str(device.number),
+            "use_tf32": "1" if settings.tf32 else "0",
+            "cudnn_conv_algo_search": "HEURISTIC",
+        }
+        providers = [(_CUDA, cuda), _CPU]
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except (
+        state.Fail,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.InvalidArgument,
+        state.NotImplemented,
+        state.RuntimeException,
+    ) as error:
+        reason = " ".join(str(error).split())
+        raise BundleError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
+
+
+def gets_cuda(device: Device, settings: Settings) -> bool:
+    """Try whether a session of the smallest graph there is runs on a CUDA card."""
+    session = _session(_HEADS / "rows.float32.onnx", device, settings)
+    return bool(session.get_providers()[0] == _CUDA)
+
+
+def _check_graph(bundle: Bundle, session: ort.InferenceSession) -> None:
+    """Compare the graph's inputs and outputs with the card's."""
+    sides = (
+        ("input", session.get_inputs(), bundle.card.inputs.values()),
+        ("output", session.get_outputs(), bundle.card.outputs.values()),
+    )
+    for what, present, expected in sides:
+        types = {tensor.name: _TYPES.get(tensor.type, tensor.type) for tensor in present}
+        for tensor in expected:
+            if types.get(tensor.name) != tensor.dtype:
+                found = ", ".join(f"{name} ({dtype})" for name, dtype in types.items())
+                raise BundleError(
+                    f"{bundle.path}: the card names the {what} {tensor.name!r} ({tensor.dtype}), "
+                    f"the graph has {found}; export the bundle again"
+                )
+    unknown = {t.name for t in session.get_inputs()} - {t.name for t in bundle.card.inputs.values()}
+    if unknown:
+        raise BundleError(
+            f"{bundle.path}: the graph wants the input {min(unknown)!r}, which is not in the card; "
+            "export the bundle again"
+        )
