@@ -1,0 +1,240 @@
+"""The command line: options in, exit codes out. The only module that prints or exits.
+
+Exit codes: 0 ok, 1 input or model error, 2 usage, 3 finished but --strict found alleles without a
+score, 130 on Ctrl-C, 141 on a closed pipe. Logs, summary and progress go to stderr.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from glm_annotate import __version__
+from glm_annotate.errors import GlmAnnotateError, UsageError
+from glm_annotate.options import PROGRAM, Attached, job_from, option, vcf_options
+
+if TYPE_CHECKING:
+    from glm_annotate.job import Summary
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code."""
+    try:
+        result = commands.main(arguments, PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except GlmAnnotateError as error:
+        click.echo(f"{PROGRAM}: error: {error}", err=True)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(f"{PROGRAM}: interrupted", err=True)
+        return 130
+    except BrokenPipeError:
+        # Nobody reads any more; the interpreter must not try to flush on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except MemoryError:
+        click.echo(f"{PROGRAM}: error: out of memory; try a smaller --batch-size", err=True)
+        return 1
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"{PROGRAM} {__version__}")
+        ctx.exit()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+    help="Print the version.",
+)  # fmt: skip
+@click.option("-q", "--quiet", is_flag=True, help="Only warnings and errors on stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="More on stderr.")
+def commands(quiet: bool, verbose: bool) -> None:
+    """Say what a variant does to the regulatory code, with genome language models run by ONNX."""
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(message)s"))
+    root = logging.getLogger("glm_annotate")
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    root.propagate = False
+
+
+@commands.command("vcf", cls=Attached, short_help="Annotate a VCF or BCF.")
+@click.argument("source", metavar="[IN]", required=False)
+@vcf_options
+@click.pass_context
+def vcf_command(ctx: click.Context, /, **given: Any) -> int:
+    """Annotate the ALT alleles of IN (VCF, BCF or a table of chrom, pos, ref, alt; - is stdin).
+
+    IN may also be one allele, chr:pos:ref:alt. Every record comes out as it went in, with INFO
+    keys TAG_SCORE and TAG_STATUS added: each ALT gets a number, or the reason why it has none.
+    """  # fmt: skip
+    if given["source"] is None and sys.stdin.isatty():
+        raise click.UsageError("name IN, or - to read stdin", ctx)
+    from glm_annotate.job import foresee, run_job
+
+    job = job_from(given)
+    with _progress() as progress:
+        summary = foresee(job, progress) if given["dry_run"] else run_job(job, progress)
+    _tell(summary, given["dry_run"])
+    if given["summary"]:
+        _write_summary(summary, given["summary"], given["force"])
+    return 3 if given["strict"] and summary.has_unscored else 0
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int], None]]:
+    """Show records a second on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty() or logging.getLogger("glm_annotate").level > logging.INFO:
+        yield lambda records: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(unit=" records", unit_scale=True, leave=False, file=sys.stderr) as bar:
+
+        def done(records: int) -> None:
+            bar.update(records)
+
+        yield done
+
+
+def _tell(summary: Summary, dry: bool) -> None:
+    """Log what a run did."""
+    logger = logging.getLogger(__name__)
+    logger.info(
+        "%d records, %d alleles, %d records without ALT%s",
+        summary.records, summary.alleles, summary.records_without_alt,
+        "" if dry else f", {summary.seconds:.1f} s",
+    )  # fmt: skip
+    for tag, model in summary.models.items():
+        estimate = f", about {model['estimated_seconds']:.0f} s" if dry else ""
+        logger.info("%s: %d forward passes%s", tag, model["forward_passes"], estimate)
+        for status, count in model["status"].items():
+            logger.info("%s: %8d %s", tag, count, status)
+
+
+def _write_summary(summary: Summary, path: str, force: bool) -> None:
+    import json
+
+    from glm_annotate.vcf import atomic_file
+
+    with atomic_file(path, force=force) as out:
+        out.write((json.dumps(summary.as_dict(), indent=2) + "\n").encode())
+
+
+@commands.group("models", short_help="List, show and check model bundles.")
+def models_group() -> None:
+    """List, show and check model bundles."""
+
+
+@models_group.command("list")
+def models_list() -> None:
+    """List the models that ship with the package."""
+    from glm_annotate.bundle import read_card, shipped
+
+    for name, folder in shipped().items():
+        card = read_card(folder)
+        scores = ",".join(card.scores)
+        click.echo(
+            f"{name}\t{card.version}\t{card.tag}\t{card.context} bp\t{scores}\t{card.description}"
+        )
+
+
+@models_group.command("show")
+@click.argument("model")
+def models_show(model: str) -> None:
+    """Print the card of MODEL as JSON, with its digest."""
+    import json
+
+    from glm_annotate.bundle import load_bundle
+
+    bundle = load_bundle(model)
+    card = bundle.card.model_dump(mode="json", exclude_none=True)
+    click.echo(json.dumps({"path": str(bundle.path), "digest": bundle.digest, **card}, indent=2))
+
+
+@models_group.command("check")
+@click.argument("model")
+def models_check(model: str) -> None:
+    """Check the files of MODEL, load its graph and run its self-test."""
+    from glm_annotate.testing import check_bundle
+
+    report = check_bundle(Path(model) if Path(model).exists() else model)
+    for name, difference in report.differences.items():
+        click.echo(f"{name}\tlargest difference {difference:.3g}\tallowed {report.tolerance:.3g}")
+    click.echo(f"{report.path}: ok, {report.cases} sequences")
+
+
+@commands.command("doctor", short_help="Say what works on this machine.")
+def doctor_command() -> int:
+    """Say which runtime, devices, packages and models work here, and what to do where not."""
+    from glm_annotate.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.ok else 'BAD '} {finding.what}: {finding.found}")
+        if finding.mend:
+            click.echo(f"     {finding.mend}")
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+@commands.command("train", short_help="Train a model from a TOML config.")
+@click.argument("config")
+@option("--data", metavar="DIR", help="Data folder, in place of the config's.")
+@click.option("--resume", is_flag=True, help="Continue the run from its last checkpoint.")
+def train_command(config: str, data: str | None, resume: bool) -> None:
+    """Train the model that CONFIG describes (needs the extra `train`)."""
+    _need_torch()
+    from glm_annotate.train.loop import train
+
+    click.echo(train(config, resume=resume, data=data))
+
+
+@commands.command("export", short_help="Turn a checkpoint into a bundle.")
+@click.argument("checkpoint")
+@click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder to make.")
+@click.option("--card", required=True, metavar="CARD.toml", help="What the checkpoint cannot know.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the weights as stored.",
+)
+@click.option("--force", is_flag=True, help="Replace BUNDLE where it exists.")
+def export_command(checkpoint: str, output: str, card: str, precision: Any, force: bool) -> None:
+    """Export CHECKPOINT as an ONNX bundle, checked against torch (needs the extra `train`)."""
+    _need_torch()
+    from glm_annotate.train.export import export
+
+    report = export(
+        Path(checkpoint), Path(output), card=Path(card), precision=precision, force=force
+    )
+    click.echo(report)
+
+
+def _need_torch() -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError(
+            "training and exporting need torch; run: pip install 'glm_annotate[train]'"
+        )
