@@ -13,6 +13,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -84,19 +85,19 @@ def find_bundle(name: str) -> Path:
     """Turn what the user wrote into a bundle folder (zips are unpacked into the cache)."""
     if name.startswith("hf://"):
         return _pull(name)
-    path = Path(name)
-    if path.is_dir():
+    path, known = Path(name), shipped()
+    # A folder that merely has the name of a shipped model, such as a run's, does not hide it.
+    if path.is_dir() and (name not in known or (path / CARD).is_file()):
         return path
     if path.is_file() and zipfile.is_zipfile(path):
         return _unpack(path)
-    if name in shipped():
-        return shipped()[name]
+    if name in known:
+        return known[name]
     if path.exists():
         raise BundleError(f"{name}: not a model bundle (a folder or zip that holds {CARD})")
-    known = ", ".join(shipped()) or "none"
     raise BundleError(
         f"{name}: no such bundle; give a folder, a .zip, hf://owner/repo, or a shipped model "
-        f"({known}); see: glm-annotate models list"
+        f"({', '.join(known) or 'none'}); see: glm-annotate models list"
     )
 
 
@@ -116,9 +117,7 @@ def read_card(folder: Path) -> ModelCard:
     try:
         return ModelCard.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(x) for x in first["loc"]) or "card"
-        raise BundleError(f"{path}: {where}: {first['msg']}") from error
+        raise BundleError(f"{path}: {_fault(error)}") from error
 
 
 def write_bundle(folder: Path, card: Mapping[str, Any]) -> ModelCard:
@@ -135,12 +134,17 @@ def write_bundle(folder: Path, card: Mapping[str, Any]) -> ModelCard:
     try:
         parsed = ModelCard.model_validate({**card, "sha256": digests})
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(x) for x in first["loc"])
-        raise BundleError(f"{folder}: card: {where}: {first['msg']}") from error
+        raise BundleError(f"{folder / CARD}: {_fault(error)}") from error
     text = json.dumps(parsed.model_dump(mode="json", exclude_none=True), indent=2)
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
     return parsed
+
+
+def _fault(error: ValidationError) -> str:
+    """Put the first fault of a card in one line: its key and what is wrong there."""
+    first = error.errors()[0]
+    where = ".".join(str(x) for x in first["loc"]) or "card"
+    return f"{where}: {first['msg']}; see the card's JSON schema in the documentation"
 
 
 def sha256_of(path: Path) -> str:
@@ -181,14 +185,25 @@ def _check_files(folder: Path, card: ModelCard, *, verify: bool) -> None:
                 f"{path}: sha256 is not the one in {CARD}: the file is damaged or was changed; "
                 "copy the bundle again"
             )
+    for name in _files(folder):
+        if _is_digested(name) and name not in card.sha256:
+            raise BundleError(
+                f"{folder / name}: {CARD} gives no sha256 of it; remove it, or export the bundle "
+                "again"
+            )
 
 
 def _check_external_data(folder: Path, card: ModelCard) -> None:
-    for location in external_locations((folder / GRAPH).read_bytes()):
-        if location not in card.sha256:
+    for graph in (folder / name for name in card.sha256 if name.endswith(".onnx")):
+        try:
+            locations = external_locations(graph.read_bytes())
+        except BundleError as error:
+            raise BundleError(f"{graph}: {error}; copy the bundle again") from error
+        outside = sorted(locations - set(card.sha256))
+        if outside:
             raise BundleError(
-                f"{folder / GRAPH}: reads weights from {location!r}, which is not a file of this "
-                "bundle; export it again with its data beside it"
+                f"{graph}: reads weights from {outside[0]!r}, which is not a file of this bundle; "
+                "export it again with its data beside it"
             )
 
 
@@ -197,14 +212,23 @@ _PROTO = {
     ("model", 7): "graph",
     ("graph", 1): "node",
     ("graph", 5): "tensor",
+    ("graph", 15): "sparse",
     ("node", 5): "attribute",
     ("attribute", 5): "tensor",
     ("attribute", 6): "graph",
     ("attribute", 10): "tensor",
     ("attribute", 11): "graph",
+    ("attribute", 22): "sparse",
+    ("attribute", 23): "sparse",
+    ("sparse", 1): "tensor",
+    ("sparse", 2): "tensor",
     ("tensor", 13): "entry",
+    ("model", 20): "training",
+    ("training", 1): "graph",
+    ("training", 2): "graph",
     ("model", 25): "function",
     ("function", 7): "node",
+    ("function", 11): "attribute",
 }
 
 
@@ -212,8 +236,8 @@ def external_locations(data: bytes) -> set[str]:
     """Find the files that an ONNX graph reads tensors from (protobuf walk, no onnx package)."""
     try:
         return set(_locations(memoryview(data), "model"))
-    except (IndexError, ValueError) as error:
-        raise BundleError("model.onnx is not an ONNX file") from error
+    except (IndexError, ValueError, RecursionError) as error:
+        raise BundleError("not an ONNX file") from error
 
 
 def _locations(data: memoryview, message: str) -> Iterator[str]:
@@ -263,20 +287,23 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
 def _unpack(path: Path) -> Path:
     target = cache_dir() / "bundles" / sha256_of(path)[:32]
     if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=target.parent))
         try:
-            _extract(path, scratch)
-            try:
-                scratch.rename(target)
-            except OSError:  # another process was faster
-                if not target.is_dir():
-                    raise
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as home:
+                scratch = Path(home) / "bundle"
+                scratch.mkdir()
+                _extract(path, scratch)
+                try:
+                    scratch.rename(target)
+                except OSError:  # another process was faster
+                    if not target.is_dir():
+                        raise
         except OSError as error:
-            raise BundleError(f"{path}: cannot be unpacked into {target}: {error}") from error
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-    inner = [p for p in target.iterdir() if p.is_dir()]
+            raise BundleError(
+                f"{path}: cannot be unpacked into {target}: {error}; set GLM_ANNOTATE_CACHE to a "
+                "folder with room that can be written"
+            ) from error
+    inner = [p for p in target.iterdir() if (p / CARD).is_file()]
     return inner[0] if not (target / CARD).exists() and len(inner) == 1 else target
 
 
@@ -284,6 +311,8 @@ def _extract(path: Path, scratch: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
+            if any(member.flag_bits & 1 for member in members):
+                raise BundleError(f"{path}: encrypted; zip the bundle again without a password")
             for member in members:
                 parts = PurePosixPath(member.filename).parts
                 link = stat.S_ISLNK(member.external_attr >> 16)
@@ -293,8 +322,8 @@ def _extract(path: Path, scratch: Path) -> None:
             if total > min(_LARGEST_ZIP, shutil.disk_usage(scratch).free):
                 raise BundleError(f"{path}: unpacks to {total} bytes, more than there is room for")
             archive.extractall(scratch)
-    except zipfile.BadZipFile as error:
-        raise BundleError(f"{path}: a damaged zip: {error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise BundleError(f"{path}: a damaged zip ({error}); copy it again") from error
 
 
 def _pull(name: str) -> Path:

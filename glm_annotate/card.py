@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from glm_annotate.encoding import EncoderSpec
+from glm_annotate.vocab import EncoderSpec
 
 Objective = Literal["masked", "causal", "tracks", "contacts"]
 OutputName = Literal["logits", "embedding", "tracks", "contacts", "attention"]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Dtype = Literal["int64", "int32", "uint8", "float32", "float16", "bool"]
 
 
@@ -108,9 +109,9 @@ class Provenance(_Strict):
 
 # What the model digest covers: anything here changes scores, anything else does not.
 SCORING_KEYS = (
-    ("objective", "context", "anchor", "window", "frame", "circular", "encoder", "inputs")
-    + ("outputs", "logits_shift", "embedding", "strand", "shifts", "bin_size", "crop")
-    + ("contacts", "pllr_max", "dense", "precision")
+    *("objective", "context", "anchor", "window", "frame", "circular", "encoder", "inputs"),
+    *("outputs", "logits_shift", "embedding", "strand", "shifts", "bin_size", "crop"),
+    *("contacts", "pllr_max", "dense", "precision"),
 )
 
 
@@ -155,9 +156,9 @@ class ModelCard(_Strict):
     logits_shift: Literal[0, 1] = 0
     embedding: EmbeddingRule | None = None
     strand: Literal["both", "forward", "equivariant", "gene"] = "both"
-    shifts: tuple[int, ...] = (0,)
-    bin_size: int | None = None
-    crop: int = 0
+    shifts: tuple[int, ...] = Field(default=(0,), min_length=1)
+    bin_size: int | None = Field(default=None, ge=1)
+    crop: int = Field(default=0, ge=0)
     contacts: ContactRule | None = None
     scope: Scope | None = None
     scores: tuple[str, ...] = ()
@@ -166,7 +167,7 @@ class ModelCard(_Strict):
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     atol: float = Field(default=1e-4, gt=0)
     provenance: Provenance = Field(default_factory=Provenance)
-    sha256: dict[str, str] = Field(default_factory=dict)
+    sha256: dict[str, Sha256] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _check(self) -> ModelCard:
@@ -180,8 +181,15 @@ class ModelCard(_Strict):
             self.outputs
         ):
             raise ValueError(f"a {self.objective} model needs the output logits or embedding")
+        for needed in ("tracks", "contacts"):
+            if self.objective == needed and needed not in self.outputs:
+                raise ValueError(f"a {needed} model needs the output {needed}")
         if "embedding" in self.outputs and self.embedding is None:
             raise ValueError("the output embedding needs the key embedding with its dim")
+        if "tracks" in self.outputs and self.bin_size is None:
+            raise ValueError("the output tracks needs the key bin_size")
+        if "contacts" in self.outputs and self.contacts is None:
+            raise ValueError("the output contacts needs the key contacts with its bin_size")
         if self.window.kind == "dynamic" and self.window.max_tokens is None:
             raise ValueError("a dynamic window needs max_tokens")
         return self

@@ -10,90 +10,23 @@ Policy for letters other than A, C, G, T: kmer and one_hot treat each as N and f
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from glm_annotate.errors import BundleError, InputError
 from glm_annotate.genome import Codes, to_letters
+from glm_annotate.vocab import EncoderSpec as EncoderSpec
+from glm_annotate.vocab import Vocab as Vocab
 
-Rows = NDArray[Any]  # (n, T) ids or (n, T, C) float32
+# Ids (n, T) in the smallest of uint8, uint16 and int32 that holds every id of the vocabulary, mask
+# and padding among them; or channels (n, T, C), float32.
+Rows = NDArray[Any]
 Spans = NDArray[np.int32]
-
-
-class Channel(BaseModel):
-    """An input channel beside the bases, read from a file that the user names."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    source: Literal["bigwig", "msa"]
-    transform: Literal["none", "log1p"] = "none"
-    missing: float = 0.0
-    indel: Literal["edit", "reference"] = "reference"
-
-
-class Vocab(BaseModel):
-    """Token ids of an encoder.
-
-    Attributes:
-        order: Order of bases: channels of one_hot, digits of k-mers.
-        first_id: Id of the first k-mer; the others follow in `itertools.product` order.
-        single_ids: Ids of single letters: N, and the bases where k-mers leave a tail.
-        tail: What non-overlapping k-mers do with the last len % k bases.
-        n: What a base other than A, C, G, T becomes: its own token, zeros, the mask, an error.
-        prefix: Ids put before every sequence.
-        suffix: Ids put after every sequence.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    order: str = "ACGT"
-    first_id: int = 0
-    single_ids: dict[str, int] = Field(default_factory=dict)
-    tail: Literal["single", "drop"] = "single"
-    pad_id: int | None = None
-    unk_id: int | None = None
-    mask_id: int | None = None
-    n: Literal["token", "zeros", "mask", "error"] = "token"
-    prefix: tuple[int, ...] = ()
-    suffix: tuple[int, ...] = ()
-
-    @model_validator(mode="after")
-    def _check(self) -> Vocab:
-        if sorted(self.order) != list("ACGT"):
-            raise ValueError(f"order {self.order!r} is not an order of A, C, G and T")
-        if self.n == "mask" and self.mask_id is None:
-            raise ValueError("n = mask needs a mask_id")
-        return self
-
-
-class EncoderSpec(BaseModel):
-    """The card's `encoder`: which encoder, and its vocabulary."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["one_hot", "kmer", "bpe", "bytes"]
-    k: int = Field(default=1, ge=1, le=12)
-    stride: int = Field(default=1, ge=1)
-    vocab: Vocab = Field(default_factory=Vocab)
-    channels: tuple[Channel, ...] = ()
-
-    @model_validator(mode="after")
-    def _check(self) -> EncoderSpec:
-        if self.stride > self.k:
-            raise ValueError(f"stride {self.stride} is larger than k {self.k}: bases would be lost")
-        if self.kind in ("one_hot", "bytes") and (self.k, self.stride) != (1, 1):
-            raise ValueError(f"{self.kind} has k = 1 and stride = 1")
-        if self.vocab.n == "zeros" and self.kind != "one_hot":
-            raise ValueError("n = zeros is for one_hot; ids have n = token, mask or error")
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +35,7 @@ class Encoded:
 
     Attributes:
         index: Which sequences of the batch, shape (n,).
-        rows: Ids, shape (n, T), int64; or channels, shape (n, T, C), float32.
+        rows: Ids, shape (n, T); or channels, shape (n, T, C). For their types see `Rows`.
         spans: Bases [start, end) that each row stands for, shape (n or 1, T, 2); (-1, -1) for
             special tokens. A leading 1 means that all sequences share them.
     """
@@ -147,26 +80,42 @@ def mask_rows(rows: Rows, touched: NDArray[np.bool_], spec: EncoderSpec) -> Rows
     return out
 
 
-def _shared_spans(starts: NDArray[np.int64], width: int, vocab: Vocab) -> Spans:
-    body = np.stack([starts, starts + width], axis=1)
+def _shared_spans(
+    starts: NDArray[np.int64], widths: int | NDArray[np.int64], vocab: Vocab
+) -> Spans:
+    body = np.stack([starts, starts + widths], axis=1)
     special = [np.full((len(ids), 2), -1) for ids in (vocab.prefix, vocab.suffix)]
     return np.concatenate([special[0], body, special[1]])[None].astype(np.int32)
 
 
-def _with_specials(body: NDArray[np.int64], vocab: Vocab) -> NDArray[np.int64]:
+def _id_type(largest: int, vocab: Vocab) -> np.dtype[Any]:
+    """Choose the smallest type that holds the ids of bases, up to `largest`, and of the card."""
+    most = max(largest, *vocab.named_ids(), 0)
+    return np.dtype(np.uint8 if most < 1 << 8 else np.uint16 if most < 1 << 16 else np.int32)
+
+
+def _with_specials(body: Rows, vocab: Vocab) -> Rows:
     if not (vocab.prefix or vocab.suffix):
         return body
     n, left, right = body.shape[0], len(vocab.prefix), len(vocab.suffix)
-    out = np.empty((n, left + body.shape[1] + right), dtype=np.int64)
+    out = np.empty((n, left + body.shape[1] + right), dtype=body.dtype)
     out[:, :left] = vocab.prefix
     out[:, left : left + body.shape[1]] = body
     out[:, left + body.shape[1] :] = vocab.suffix
     return out
 
 
-def _refuse_n(known: NDArray[np.bool_], spec: EncoderSpec) -> None:
-    if spec.vocab.n == "error" and not known.all():
-        raise InputError("the model takes no N, and a window holds one")
+def refused(codes: Codes, spec: EncoderSpec) -> NDArray[np.bool_]:
+    """Say which sequences (B, L) the encoder raises at: those with N, where n = error."""
+    if spec.vocab.n != "error":
+        return np.zeros(codes.shape[0], dtype=bool)
+    has_n: NDArray[np.bool_] = np.any(codes > 3, axis=1)
+    return has_n
+
+
+def _refuse(codes: Codes, spec: EncoderSpec) -> None:
+    if refused(codes, spec).any():
+        raise InputError("the model takes no N (its card has n = error), and a window holds one")
 
 
 class OneHot:
@@ -180,7 +129,7 @@ class OneHot:
 
     def encode(self, codes: Codes) -> list[Encoded]:
         """Encode base codes (B, L) as float32 rows (B, L, 4)."""
-        _refuse_n(codes < 4, self.spec)
+        _refuse(codes, self.spec)
         length = codes.shape[1]
         spans = _shared_spans(np.arange(length), 1, Vocab())
         return [Encoded(np.arange(codes.shape[0]), self._table[codes], spans)]
@@ -197,52 +146,55 @@ class Letters:
         self.spec = spec
         vocab = spec.vocab
         if spec.kind == "bytes":
-            self._table = to_letters(np.arange(15, dtype=np.uint8)).astype(np.int64)
+            table = to_letters(np.arange(15, dtype=np.uint8)).astype(np.int64)
         else:
-            self._table = np.full(15, _n_id(vocab), dtype=np.int64)
+            table = np.full(15, _n_id(vocab), dtype=np.int64)
             for digit, base in enumerate(vocab.order):
-                self._table["ACGT".index(base)] = vocab.first_id + digit
+                table["ACGT".index(base)] = vocab.first_id + digit
         if vocab.n == "mask" and vocab.mask_id is not None:
-            self._table[4:] = vocab.mask_id
+            table[4:] = vocab.mask_id
+        self._table = table.astype(_id_type(int(table.max()), vocab))
 
     def encode(self, codes: Codes) -> list[Encoded]:
         """Encode base codes (B, L) as ids (B, prefix + L + suffix)."""
-        _refuse_n(codes < 4, self.spec)
+        _refuse(codes, self.spec)
         rows = _with_specials(self._table.take(codes), self.spec.vocab)
         spans = _shared_spans(np.arange(codes.shape[1]), 1, self.spec.vocab)
         return [Encoded(np.arange(codes.shape[0]), rows, spans)]
 
     def base_ids(self, width: int, offset: int) -> NDArray[np.int64] | None:
         """Give the ids of A, C, G, T, shape (4, 1)."""
-        return self._table[:4, None]
+        return self._table[:4, None].astype(np.int64)
 
 
 class Kmers:
     """k-mers of k > 1, overlapping (stride < k) or not (stride = k).
 
     Non-overlapping k-mers with n = token follow the Nucleotide Transformer: the sequence is cut
-    at every N, each stretch gives whole k-mers and then single bases, each N is a token. With
-    n = mask the frame never moves.
+    at every N, each stretch gives whole k-mers and then single bases (none where tail = drop), each
+    N is a token. With n = mask the frame never moves.
     """
 
     def __init__(self, spec: EncoderSpec) -> None:
         self.spec = spec
-        self._order = np.array([spec.vocab.order.find(b) for b in "ACGT"] + [0] * 12)
-        self._n_id = _n_id(spec.vocab)
-        self._unknown = spec.vocab.unk_id if spec.vocab.unk_id is not None else self._n_id
-        if spec.vocab.n == "mask" and spec.vocab.mask_id is not None:
-            self._n_id = self._unknown = spec.vocab.mask_id
-        singles = spec.vocab.single_ids
-        self._singles = np.array([singles.get(b, -1) for b in "ACGT"] + [self._n_id] * 12)
-        self._breaks = spec.stride == spec.k and spec.vocab.n == "token"
+        vocab = spec.vocab
+        n_id = _n_id(vocab)
+        self._unknown = vocab.unk_id if vocab.unk_id is not None else n_id
+        if vocab.n == "mask" and vocab.mask_id is not None:
+            n_id = self._unknown = vocab.mask_id
+        self._type = _id_type(vocab.first_id + 4**spec.k - 1, vocab)
+        self._digits = np.array([vocab.order.index(b) for b in "ACGT"] + [0] * 11, dtype=np.uint8)
+        # -1 where the card has no single id: `_need_singles` refuses before one is read.
+        self._singles = np.array([vocab.single_ids.get(b, -1) for b in "ACGT"] + [n_id] * 11)
+        self._tail = spec.stride == spec.k and vocab.tail == "single"
+        self._breaks = spec.stride == spec.k and vocab.n == "token"
 
     def encode(self, codes: Codes) -> list[Encoded]:
         """Encode base codes (B, L) as ids; windows with N may have another number of rows."""
-        known = codes < 4
-        _refuse_n(known, self.spec)
+        _refuse(codes, self.spec)
         if not self._breaks:
             return [self._framed(codes, np.arange(codes.shape[0]))]
-        clean = known.all(axis=1)
+        clean = np.all(codes < 4, axis=1)
         groups = [self._framed(codes[clean], np.flatnonzero(clean))] if clean.any() else []
         if not clean.all():
             groups += self._broken(codes[~clean], np.flatnonzero(~clean))
@@ -250,42 +202,49 @@ class Kmers:
 
     def base_ids(self, width: int, offset: int) -> NDArray[np.int64] | None:
         """Give ids of k-mers (width = k) or single bases (width = 1) by the base at `offset`."""
-        if width == 1 and self.spec.k != 1:
+        if width == 1:
+            self._need_singles()
             return self._singles[:4, None]
         k, order = self.spec.k, self.spec.vocab.order
-        digits = np.array(list(itertools.product(range(4), repeat=k)))  # (4^k, k)
-        ids = self.spec.vocab.first_id + np.arange(4**k)
-        return np.stack([ids[digits[:, offset] == order.index(base)] for base in "ACGT"])
+        place = np.arange(4**k)
+        digit = place // 4 ** (k - 1 - offset) % 4
+        ids = self.spec.vocab.first_id + place
+        return np.stack([ids[digit == order.index(base)] for base in "ACGT"])
 
-    def _kmer_ids(self, codes: Codes, starts: NDArray[np.int64]) -> NDArray[np.int64]:
-        ids = np.zeros((codes.shape[0], starts.size), dtype=np.int64)
-        known = np.ones(ids.shape, dtype=bool)
+    def _kmer_ids(self, codes: Codes, count: int, stride: int) -> Rows:
+        """Give ids of the k-mers at 0, stride, 2 stride and so on, shape (B, count)."""
+        stop = max(0, (count - 1) * stride + 1)
+        digits = self._digits[codes]
+        ids = np.zeros((codes.shape[0], count), dtype=self._type)
         for step in range(self.spec.k):
-            column = codes[:, starts + step]
-            ids = ids * 4 + self._order[column]
-            known &= column < 4
-        return np.where(known, ids + self.spec.vocab.first_id, self._unknown)
+            ids *= 4
+            ids += digits[:, step : step + stop : stride]
+        ids += self._type.type(self.spec.vocab.first_id)
+        unknown = codes > 3
+        if unknown.any():
+            for step in range(self.spec.k):
+                ids[unknown[:, step : step + stop : stride]] = self._unknown
+        return ids
 
     def _framed(self, codes: Codes, index: NDArray[np.int64]) -> Encoded:
         k, stride, vocab = self.spec.k, self.spec.stride, self.spec.vocab
         length = codes.shape[1]
         starts = np.arange(0, length - k + 1, stride)
-        body = self._kmer_ids(codes, starts)
+        body = self._kmer_ids(codes, starts.size, stride)
         widths = np.full(starts.size, k)
-        if stride == k and vocab.tail == "single" and length % k:
-            tail = np.arange(length - length % k, length)
+        if self._tail and length % k:
             self._need_singles()
-            body = np.concatenate([body, self._singles[codes[:, tail]]], axis=1)
+            tail = np.arange(length - length % k, length)
+            singles = self._singles.astype(self._type)[codes[:, tail]]
+            body = np.concatenate([body, singles], axis=1)
             starts = np.concatenate([starts, tail])
             widths = np.concatenate([widths, np.ones(tail.size, dtype=widths.dtype)])
-        spans = _shared_spans(starts, 0, vocab)
-        left = len(vocab.prefix)
-        spans[0, left : left + starts.size, 1] += widths.astype(np.int32)
-        return Encoded(index, _with_specials(body, vocab), spans)
+        return Encoded(index, _with_specials(body, vocab), _shared_spans(starts, widths, vocab))
 
     def _broken(self, codes: Codes, index: NDArray[np.int64]) -> list[Encoded]:
         """Encode sequences that hold N: every base knows its place in its N-free stretch."""
-        self._need_singles()
+        if self._tail:
+            self._need_singles()
         k, length = self.spec.k, codes.shape[1]
         places = np.arange(length)
         is_n = codes >= 4
@@ -295,9 +254,12 @@ class Kmers:
         place = places - last_n - 1  # 0-based place in the stretch; -1 at an N itself
         whole = (next_n - last_n - 1) // k * k
         in_kmer = ~is_n & (place < whole)
-        starts = is_n | ~in_kmer | (place % k == 0)
+        starts = is_n | (in_kmer & (place % k == 0))
+        if self._tail:
+            starts |= ~in_kmer
         padded = np.pad(codes, ((0, 0), (0, k)), constant_values=4)
-        ids = np.where(in_kmer, self._kmer_ids(padded, places), self._singles[codes])
+        singles = self._singles.astype(self._type)[codes]
+        ids = np.where(in_kmer, self._kmer_ids(padded, length, 1), singles)
         ends = places + np.where(in_kmer, k, 1)
         counts = starts.sum(axis=1)
         return [
@@ -309,7 +271,7 @@ class Kmers:
     def _gather(
         self,
         starts: NDArray[np.bool_],
-        ids: NDArray[np.int64],
+        ids: Rows,
         ends: NDArray[np.int64],
         index: NDArray[np.int64],
         count: int,
@@ -342,10 +304,11 @@ class Bpe:
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        self._type = _id_type(max(self._tokenizer.get_vocab().values(), default=0), spec.vocab)
 
     def encode(self, codes: Codes) -> list[Encoded]:
         """Encode base codes (B, L) as ids, grouped by the number of tokens."""
-        _refuse_n(codes < 4, self.spec)
+        _refuse(codes, self.spec)
         letters = to_letters(codes)
         texts = [row.tobytes().decode("ascii") for row in letters]
         tokens = self._tokenizer.encode_batch(texts, add_special_tokens=False)
@@ -362,19 +325,14 @@ class Bpe:
 
     def _group(self, tokens: Sequence[Any], index: NDArray[np.int64], length: int) -> Encoded:
         vocab = self.spec.vocab
-        body = np.array([x.ids for x in tokens], dtype=np.int64).reshape(len(tokens), -1)
-        starts = np.array([x.offsets for x in tokens], dtype=np.int32).reshape(*body.shape, 2)
-        starts = starts[..., 0].copy()
+        body = np.array([x.ids for x in tokens], dtype=self._type).reshape(len(tokens), -1)
+        offsets = np.array([x.offsets for x in tokens], dtype=np.int32).reshape(*body.shape, 2)
         # A token can report only part of what it stands for (a run of N that the normaliser
-        # folded): a row lasts from the end of the one before to the start of the next.
-        ends = np.full_like(starts, length)
-        ends[:, :-1] = starts[:, 1:]
-        reported = np.array([x.offsets for x in tokens], dtype=np.int32).reshape(*body.shape, 2)
-        ends = np.minimum(ends, np.maximum(reported[..., 1], 0))
-        if ends.size:
-            ends[:, -1] = length
+        # folded), so a row lasts from the end of the row before to its own end.
+        ends = offsets[..., 1]
+        ends[:, -1:] = length
+        starts = np.zeros_like(ends)
         starts[:, 1:] = ends[:, :-1]
-        starts[:, :1] = 0
         shape = (len(tokens), body.shape[1] + len(vocab.prefix) + len(vocab.suffix), 2)
         spans = np.full(shape, -1, dtype=np.int32)
         left = len(vocab.prefix)

@@ -9,6 +9,7 @@ that are not IUPAC become N; U becomes T; soft-masking is lost on purpose.
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,11 +30,9 @@ Codes = NDArray[np.uint8]
 
 ALPHABET = "ACGTNRYSWKMBDHV"
 N = ALPHABET.index("N")
-_MEANINGS = {
-    **{"A": "A", "C": "C", "G": "G", "T": "T", "N": "ACGT", "R": "AG", "Y": "CT", "S": "CG"},
-    **{"W": "AT", "K": "GT", "M": "AC", "B": "CGT", "D": "AGT", "H": "ACT", "V": "ACG"},
-}
-_COMPLEMENTS = dict(zip("ACGTNRYSWKMBDHV", "TGCANYRSWMKVHDB", strict=True))
+_MEANINGS = ["A", "C", "G", "T", "ACGT", "AG", "CT", "CG", "AT", "GT", "AC"]
+_MEANINGS += ["CGT", "AGT", "ACT", "ACG"]
+_COMPLEMENTS = "TGCANYRSWMKVHDB"
 
 
 def _letter_table() -> Codes:
@@ -46,9 +45,9 @@ def _letter_table() -> Codes:
 
 _FROM_LETTER = _letter_table()
 _TO_LETTER = np.frombuffer(ALPHABET.encode(), dtype=np.uint8)
-_COMPLEMENT = np.array([ALPHABET.index(_COMPLEMENTS[x]) for x in ALPHABET], dtype=np.uint8)
+_COMPLEMENT = np.array([ALPHABET.index(x) for x in _COMPLEMENTS], dtype=np.uint8)
 # BITS[code] has bit b set where the letter can stand for base b of ACGT.
-BITS = np.array([sum(1 << "ACGT".index(b) for b in _MEANINGS[x]) for x in ALPHABET], dtype=np.uint8)
+BITS = np.array([sum(1 << "ACGT".index(b) for b in x) for x in _MEANINGS], dtype=np.uint8)
 
 
 def to_codes(text: str | bytes) -> Codes:
@@ -176,7 +175,9 @@ class Genome:
             out[inside] = view[starts[inside]]
         outside = np.flatnonzero(~inside)
         positions = starts[outside, None] + np.arange(length)
-        if contig in self.circular if circular is None else circular:
+        if size == 0:
+            out[outside] = N
+        elif contig in self.circular if circular is None else circular:
             out[outside] = codes[positions % size]
         else:
             known = (positions >= 0) & (positions < size)
@@ -189,15 +190,18 @@ class Genome:
         for start in range(0, size, step):
             end = min(start + step, size)
             try:
-                piece = to_codes(self._fasta.fetch(contig, start, end))
+                text = self._fasta.fetch(contig, start, end)
             except (OSError, ValueError) as error:
-                raise InputError(f"{self.path}: cannot read {contig}: {error}") from error
-            if piece.size != end - start:
                 raise InputError(
-                    f"{self.path}: {contig} has {start + piece.size} bases where its index says "
-                    f"{size}; remove {self.path}.fai and run: samtools faidx {self.path}"
+                    f"{self.path}: cannot read {contig}: {error}; {_anew(self.path)}"
+                ) from error
+            # An index of an older file leads across line ends, into a header or past the end.
+            if len(text) != end - start or "\n" in text or ">" in text:
+                raise InputError(
+                    f"{self.path}: {contig} does not have the {size} bases in the lines that its "
+                    f"index says; {_anew(self.path)}"
                 )
-            out[start:end] = piece
+            out[start:end] = to_codes(text)
         out.flags.writeable = False
         return out
 
@@ -206,17 +210,15 @@ def _open_fasta(path: str) -> pysam.FastaFile:
     import pysam
 
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such FASTA file; name one with -f REF.fa")
+        found = "a folder, not a FASTA" if Path(path).is_dir() else "no such FASTA file"
+        raise InputError(f"{path}: {found}; name one with -f REF.fa")
     _check_compression(path)
     pysam.set_verbosity(0)  # htslib's own lines would come on top of ours
     had_index = Path(path + ".fai").exists()
     try:
         fasta = pysam.FastaFile(path)
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a readable FASTA or its index cannot be made here ({error}); "
-            f"run: samtools faidx {path}"
-        ) from error
+        raise InputError(f"{path}: {_why_unreadable(path, had_index)}") from error
     if not fasta.references:
         raise InputError(f"{path}: no sequence in it; a FASTA starts with '>'")
     if not had_index:
@@ -224,6 +226,26 @@ def _open_fasta(path: str) -> pysam.FastaFile:
     elif Path(path).stat().st_mtime > Path(path + ".fai").stat().st_mtime + 1:
         logger.warning("%s is newer than its index; if it changed: samtools faidx %s", path, path)
     return fasta
+
+
+def _why_unreadable(path: str, had_index: bool) -> str:
+    """Say what htslib only prints: why a FASTA cannot be opened, and what mends it."""
+    folder = Path(path).parent
+    if had_index:
+        return f"its index cannot be read; {_anew(path)}"
+    if not os.access(folder, os.W_OK):
+        return (
+            f"has no index, and the folder {folder} is not writable; copy the FASTA elsewhere and "
+            "run: samtools faidx COPY.fa"
+        )
+    return (
+        f"no index {path}.fai can be made: a FASTA needs lines of equal length within a sequence, "
+        f"and bases in its first one; for the line at fault run: samtools faidx {path}"
+    )
+
+
+def _anew(path: str) -> str:
+    return f"run: rm -f {path}.fai {path}.gzi && samtools faidx {path}"
 
 
 def _check_compression(path: str) -> None:
@@ -239,5 +261,5 @@ def _check_compression(path: str) -> None:
             f"{path}: gzipped, but not in blocks, so it has no random access; run: "
             f"gunzip {path} && bgzip {plain} && samtools faidx {path}"
         )
-    if not gzipped and head[:1] not in (b">", b";", b"\n"):
+    if not gzipped and head[:1] not in (b">", b"\n"):
         raise InputError(f"{path}: not a FASTA: it starts with {head[:8]!r}, not with '>'")

@@ -81,8 +81,8 @@ class Alleles:
         skip: 0, or the code of the reason for the whole allele (see `skip_code`).
         edits: Trimmed (REF, ALT) codes of every other allele without a reason. A symbolic
             allele too long for any window has none, only its lengths.
-        compared: REF alleles that could be compared with the FASTA; `mismatched`: that disagreed.
-            One value a record, in order: 1 agreed, 2 disagreed, 0 not comparable.
+        compared: How REF compares with the FASTA, one value a record: 1 it agrees, 2 it
+            disagrees, 0 they could not be compared. Records without an ALT have 0.
     """
 
     contigs: list[str]
@@ -128,24 +128,28 @@ def left_align(
 ) -> tuple[int, Codes, Codes]:
     """Move a pure insertion or deletion as far left as its haplotype allows.
 
-    On a circular contig it may pass the origin. It stops at N, which equals nothing.
+    On a circular contig it may pass the origin, and the place behind the last base is the place
+    before the first. It stops at letters other than A, C, G, T, which equal nothing.
     """
     if bool(ref.size) == bool(alt.size):
         return start, ref, alt
     moved = alt if alt.size else ref
-    at, shift, size = start, 0, moved.size
+    at, shift, size = start % codes.size if circular else start, 0, moved.size
     limit = codes.size if circular else start
     while shift < limit:
         before = codes[at - 1]
         if before >= N or before != moved[(size - 1 - shift) % size]:
             break
         at, shift = (at - 1) % codes.size, shift + 1
-    rolled = np.roll(moved, shift % size)
+    # A long symbolic deletion that stays in place remains a view of the contig.
+    rolled = np.roll(moved, shift % size) if shift % size else moved
     return at, (ref if alt.size else rolled), (rolled if alt.size else alt)
 
 
 _BASES = re.compile(r"[ACGTUacgtu]+\Z")
-_STRUCTURAL = re.compile(r"<(DEL|DUP|INV)(:[^>]*)?>\Z")
+# A duplication that is put elsewhere has a place that the record does not tell.
+_STRUCTURAL = re.compile(r"<(?:(?:DEL|INV)(?::[^>]*)?|DUP(?::TANDEM(?::[^>]*)?)?)>\Z")
+_LENGTH = re.compile(r"[+-]?[0-9]{1,18}")
 
 
 def alt_skip(alt: str) -> Skip | None:
@@ -172,9 +176,9 @@ def symbolic_length(alt: str, pos: int, info: str, which: int, alts: int) -> int
     values = dict(x.partition("=")[::2] for x in info.split(";"))
     lengths = values.get("SVLEN", "").split(",")
     written = lengths[which] if len(lengths) == alts else ""
-    length = abs(int(written)) if re.fullmatch(r"[+-]?\d+", written) else None
+    length = abs(int(written)) if _LENGTH.fullmatch(written) else None
     end = values.get("END", "")
-    span = int(end) - pos if end.isdigit() else None
+    span = int(end) - pos if _LENGTH.fullmatch(end) else None
     if length is None:
         return span if span is not None and span > 0 else None
     contradicts = span is not None and (length > span if alts > 1 else length != span)
@@ -222,15 +226,14 @@ class AlleleReader:
         ref_lens = np.fromiter(map(len, refs), dtype=np.int64, count=len(refs))
         alt_lens = np.fromiter(map(len, alts), dtype=np.int64, count=len(alts))
         simple = (ref_lens == 1) & (alt_lens == 1) & (counts == 1)
-        out = _empty(self._contigs, record, contig[record], pos[record] - 1)
-        out.compared = np.zeros(counts.size, dtype=np.uint8)
+        out = _empty(self._contigs, record, contig[record], pos[record] - 1, counts.size)
         first = np.cumsum(counts) - counts
         chosen = np.flatnonzero(simple)
         if chosen.size:
             self._read_simple(out, chosen, first[chosen], refs, alts)
-        for i in np.flatnonzero(~simple & (counts > 0)):
+        for i in np.flatnonzero(~simple & (counts > 0)).tolist():
             listed = alts[i].decode("latin-1").split(",")
-            self._read_record(out, int(i), int(first[i]), int(pos[i]), refs[i], listed, infos[i])
+            self._read_record(out, i, int(first[i]), int(pos[i]), refs[i], listed, infos[i])
         return out
 
     def _contig(self, name: bytes) -> int:
@@ -248,8 +251,9 @@ class AlleleReader:
         alts: Sequence[bytes],
     ) -> None:
         """Read records with a one-letter REF and ALT, all at once."""
-        ref_text = b"".join([refs[i] for i in records])
-        alt_text = b"".join([alts[i] for i in records])
+        listed = records.tolist()
+        ref_text = b"".join([refs[i] for i in listed])
+        alt_text = b"".join([alts[i] for i in listed])
         out.ref_base[at] = ref = to_codes(ref_text)
         out.alt_base[at] = alt = to_codes(alt_text)
         alt_letters = np.frombuffer(alt_text, dtype=np.uint8)
@@ -263,8 +267,8 @@ class AlleleReader:
                 skip[odd & (alt_letters == letter)] = skip_code(reason)
         agrees = (BITS[fasta] & BITS[ref]) != 0
         out.compared[records[clear]] = np.where(agrees[clear], 1, 2)
-        _set(skip, ~clear | (alt > 3), Skip.AMBIGUOUS)
         _set(skip, clear & ~agrees, Skip.REF_MISMATCH)
+        _set(skip, ~clear | (alt > 3), Skip.AMBIGUOUS)
         _set(skip, ref == alt, Skip.NO_CHANGE)
         out.skip[at] = skip
 
@@ -335,26 +339,21 @@ class AlleleReader:
     ) -> None:
         length = symbolic_length(alt, pos, info.decode("latin-1"), which, alts)
         if length is None or shared:
-            out.skip[i] = skip_code(Skip.SYMBOLIC if length is None else shared or Skip.SYMBOLIC)
+            out.skip[i] = skip_code(Skip.SYMBOLIC if length is None or not shared else shared)
             return
         codes = self._genome.codes(self._contigs[int(out.contig[i])])
+        stretch, kind = codes[pos : pos + length], alt[1:4]
         if pos + length > codes.size:
             out.skip[i] = skip_code(Skip.OFF_CONTIG)
-            return
-        duplicated = alt.startswith("<DUP")
-        if length > self._longest:
-            out.start[i], out.ref_len[i] = pos, 0 if duplicated else length
-            out.alt_len[i] = 0 if alt.startswith("<DEL") else length
-            return
-        stretch = codes[pos : pos + length]
-        if bool((stretch > 3).any()):
+        elif length > self._longest:
+            out.start[i], out.ref_len[i] = pos, 0 if kind == "DUP" else length
+            out.alt_len[i] = 0 if kind == "DEL" else length
+        elif bool((stretch > 3).any()):
             out.skip[i] = skip_code(Skip.AMBIGUOUS)
-            return
-        none = stretch[:0]
-        if duplicated:
-            self._store(out, i, pos, none, stretch)
-        elif alt.startswith("<DEL"):
-            self._store(out, i, pos, stretch, none)
+        elif kind == "DUP":
+            self._store(out, i, pos, stretch[:0], stretch)
+        elif kind == "DEL":
+            self._store(out, i, pos, stretch, stretch[:0])
         else:
             prefix, old, new = trim(stretch, (3 - stretch[::-1]).astype(np.uint8))
             self._store(out, i, pos + prefix, old, new)
@@ -378,6 +377,7 @@ def _empty(
     record: NDArray[np.int64],
     contig: NDArray[np.int64],
     start: NDArray[np.int64],
+    records: int,
 ) -> Alleles:
     n = record.size
     return Alleles(
@@ -390,6 +390,7 @@ def _empty(
         np.full(n, N, dtype=np.uint8),
         np.full(n, N, dtype=np.uint8),
         np.zeros(n, dtype=np.int64),
+        compared=np.zeros(records, dtype=np.uint8),
     )
 
 

@@ -152,7 +152,8 @@ def fit(batch: WindowBatch, card: ModelCard, encoder: Encoder) -> Iterator[Windo
 
     Both flanks lose the same number of bases as long as both have some. How much an allele's
     window loses depends on that allele alone: on the larger number of rows of its two haplotypes
-    and both strands, so that neither the strand nor the order of alleles matters.
+    and both strands, so that neither the strand nor the order of alleles matters. An allele that
+    has too many rows without any flank does not come out.
     """
     limit = card.window.max_tokens
     if card.window.kind == "fixed" or limit is None:
