@@ -21,6 +21,7 @@ import numpy as np
 from glm_annotate.answers import Floats, Ints, OutputRole
 from glm_annotate.bundle import Bundle
 from glm_annotate.chunks import Chunk
+from glm_annotate.encoding import refused
 from glm_annotate.evidence import EVIDENCE, Asked
 from glm_annotate.genome import Genome, aliases
 from glm_annotate.pairs import Pair, grid_pairs, variant_pairs
@@ -28,7 +29,7 @@ from glm_annotate.plan import PassFailed, Plan
 from glm_annotate.runtime import OrtRunner
 from glm_annotate.scores import ScoreSpec
 from glm_annotate.variants import AlleleReader, Alleles, Skip, skip_code
-from glm_annotate.windows import cut_windows, fit, too_long
+from glm_annotate.windows import WindowBatch, cut_windows, fit, too_long
 
 logger = logging.getLogger(__name__)
 
@@ -235,7 +236,7 @@ class Annotator:
         grid = [key for key in wanted if EVIDENCE[key[0]].windows == "grid"]
         centred = [key for key in wanted if EVIDENCE[key[0]].windows == "variant"]
         cut = cut_windows(self.genome, task.alleles, task.chosen, card, model.circular)
-        for whole in cut:
+        for whole in (self._readable(task, batch) for batch in cut):
             for reverse in model.strands:
                 if grid:
                     pairs = grid_pairs(
@@ -246,6 +247,16 @@ class Annotator:
                 for batch in fit(whole, card, model.bundle.encoder):
                     for reverse in model.strands:
                         _ask_pairs(task, centred, variant_pairs(batch, task.plan, reverse))
+
+    def _readable(self, task: _Task, batch: WindowBatch) -> WindowBatch:
+        """Leave out windows with letters that the encoder refuses."""
+        spec = task.model.bundle.encoder.spec
+        if spec.vocab.n != "error":
+            return batch
+        bad = refused(batch.ref, spec) | refused(batch.alt, spec)
+        task.skip[batch.allele[bad]] = skip_code(Skip.AMBIGUOUS)
+        task.chosen = np.flatnonzero(task.skip == 0)
+        return batch.take(np.flatnonzero(~bad))
 
     def _one_by_one(self, task: _Task) -> Result:
         """Score the alleles of a chunk with a failed pass singly, so that only its own fail."""
@@ -324,9 +335,10 @@ def _reasons(task: _Task, asked: list[tuple[Pair, Asked]]) -> Ints:
     for pair, one in asked:
         reasons[pair.allele] = np.where(one.skip != 0, one.skip, reasons[pair.allele])
         seen[pair.allele] += 1
-    # No window of both strands could hold what the evidence reads.
+    # No window could hold what the evidence reads, or one on the grid has an N that may not be.
+    refuses = task.model.bundle.encoder.spec.vocab.n == "error"
     lost = task.chosen[seen[task.chosen] < len(task.model.strands)]
-    reasons[lost[reasons[lost] == 0]] = skip_code(Skip.TOO_LONG)
+    reasons[lost[reasons[lost] == 0]] = skip_code(Skip.TOKENIZATION if refuses else Skip.TOO_LONG)
     return reasons
 
 

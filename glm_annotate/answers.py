@@ -81,7 +81,7 @@ def answer_likelihood(
     targets = np.roll(ids, -batch.shift, axis=1)
     logs = np.roll(batch.got.token_logs(targets), batch.shift, axis=1)  # row t is about token t
     counted = details.copy()
-    counted[:, : batch.shift] = False  # nothing precedes the first token
+    counted[:, : max(1, batch.shift)] = False  # nothing precedes the first token
     total: Floats = np.where(counted, logs[window], 0.0).sum(axis=1)
     return total
 

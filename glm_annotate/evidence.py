@@ -126,7 +126,10 @@ def ask_distribution(pair: Pair, card: ModelCard, options: Options) -> Asked:
         return nothing(pair, Skip.TOKENIZATION)
     rows = touching(side.spans, pair.focus[:, None])
     readable = rows.copy()
-    readable[:, : card.logits_shift] = False  # no row says anything of them
+    if card.objective == "causal":
+        # Nothing precedes the first row, and inside a token no base is given its own prefix.
+        readable[:, : max(1, card.logits_shift)] = False
+        readable &= side.spans[..., 0] == pair.focus[:, None]
     bucket = side.sequences.bucket
     masks = rows if card.objective == "masked" else None
     passes = bucket.passes(side.sequences, pair.members, masks)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glm_annotate.card import ModelCard
-from glm_annotate.encoding import Encoded, Spans
+from glm_annotate.encoding import Encoded, Spans, refused
 from glm_annotate.genome import Codes, Genome, reverse_complement
 from glm_annotate.plan import Plan, Sequences
 from glm_annotate.variants import Alleles
@@ -174,7 +174,7 @@ def grid_pairs(
 
     Window k starts at k x half - quarter and answers for its central half. Alleles whose last
     changed base lies past the window's end are left out, and so are windows of more rows than the
-    model takes: narrowing them would take them off the grid.
+    model takes (narrowing them would take them off the grid) or of letters that it refuses.
     """
     if not batch.changed:  # an indel, which no score of the grid reads
         yield from variant_pairs(batch, plan, reverse)
@@ -198,6 +198,8 @@ def grid_pairs(
     ref[member, places] = batch.ref[chosen][:, inside]
     alt = ref.copy()
     alt[member, places] = batch.alt[chosen][:, inside]
+    good = np.flatnonzero(~refused(ref, card.encoder))
+    ref, alt, places, chosen = ref[good], alt[good], places[good], chosen[good]
     if reverse:
         ref, alt, places = reverse_complement(ref), reverse_complement(alt), length - 1 - places
     whole = (0, length)
