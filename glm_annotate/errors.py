@@ -1,4 +1,4 @@
-"""Errors that a user can mend: raised where they are known, turned into an exit code in `cli.py`."""
+"""Errors that a user can mend: raised where they are known, made an exit code in `cli.py`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,16 @@ import numpy as np
 from glm_annotate.answers import Floats, Ints
 from glm_annotate.card import ModelCard
 from glm_annotate.encoding import Encoder
-from glm_annotate.pairs import Bools, Haplotypes, Pair, ids_at, members_rows, sum_by, touching
+from glm_annotate.pairs import (
+    Bools,
+    Haplotypes,
+    Pair,
+    as_masks,
+    ids_at,
+    members_rows,
+    sum_by,
+    touching,
+)
 from glm_annotate.pseudo import ask_pseudo_ratio
 from glm_annotate.variants import Skip, skip_code
 
@@ -75,7 +84,7 @@ def ask_masked_ratio(pair: Pair, card: ModelCard, options: Options) -> Asked:
     swapped, skip = swapped_rows(pair)
     which = np.flatnonzero(skip == 0)
     masks = swapped if swapped.shape[0] == 1 else swapped[which]
-    passes = pair.ref.sequences.bucket.passes(pair.ref.sequences, which, masks)
+    passes = pair.ref.sequences.bucket.passes(pair.ref.sequences, which, as_masks(masks))
     return _ratio(pair, swapped, skip, which, passes)
 
 
@@ -131,7 +140,7 @@ def ask_distribution(pair: Pair, card: ModelCard, options: Options) -> Asked:
         readable[:, : max(1, card.logits_shift)] = False
         readable &= side.spans[..., 0] == pair.focus[:, None]
     bucket = side.sequences.bucket
-    masks = rows if card.objective == "masked" else None
+    masks = as_masks(rows) if card.objective == "masked" else None
     passes = bucket.passes(side.sequences, pair.members, masks)
     owner, row = members_rows(readable, pair.size)
     spans = np.broadcast_to(side.spans, (pair.size, *side.spans.shape[1:]))[owner, row]

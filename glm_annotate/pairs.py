@@ -131,6 +131,15 @@ def members_rows(rows: Bools, n: int) -> tuple[Ints, Ints]:
     return np.repeat(np.arange(n), shared.size), np.tile(shared, n)
 
 
+def as_masks(rows: Bools) -> Ints:
+    """Turn rows (m, T) that are True into lists of rows (m, w), filled up with -1."""
+    counts = rows.sum(axis=1)
+    out = np.full((rows.shape[0], int(counts.max(initial=0))), -1, dtype=np.int64)
+    member, row = np.nonzero(rows)
+    out[member, np.arange(member.size) - np.repeat(np.cumsum(counts) - counts, counts)] = row
+    return out
+
+
 def ids_at(side: Haplotypes, member: Ints, row: Ints) -> Ints:
     """Read the ids of some rows, shape (m,); of one_hot rows, the channel."""
     found = side.encoded.rows[member, row]

@@ -131,13 +131,14 @@ class Bucket:
             self._spans.add(encoded.spans)
         return Sequences(self, self._rows.add(encoded.rows), encoded, hash_rows(encoded.rows))
 
-    def passes(self, of: Sequences, which: Ints, masks: NDArray[np.bool_] | None = None) -> Ints:
+    def passes(self, of: Sequences, which: Ints, masks: Ints | None = None) -> Ints:
         """Name passes over sequences.
 
         Args:
             of: Sequences of this bucket.
             which: Members of `of`, shape (m,).
-            masks: Rows to mask, shape (m, T), or (1, T) for all alike; None masks nothing.
+            masks: Rows to mask, shape (m, w), or (1, w) for all alike, filled up with -1; None
+                masks nothing.
 
         Returns:
             Numbers of the passes, shape (m,).
@@ -182,21 +183,23 @@ class Bucket:
         spans = self.shared if self.shared is not None else self._spans.joined()[0]
         readers = [_Reader(kind, x, self._slots, sequence) for kind, x in self._requests.items()]
         outputs = frozenset(KINDS[kind].output for kind in self._requests)
-        start, step = 0, runner.batch_size(all_rows.shape[1])
+        width, start = all_rows.shape[1], 0
+        whole = step = runner.batch_size(width)
         while start < self._chosen.size:
             chosen = self._chosen[start : start + step]
             ids = all_rows[sequence[chosen]]
             try:
                 got = runner.run(self._masked(ids, mask[chosen]), outputs)
+                batch = Batch(got, self.encoder, self.shift, ids)
+                for reader in readers:
+                    reader.read(batch, spans, start, start + chosen.size)
             except PassFailed:
                 if chosen.size == 1:
+                    runner.limit(width, whole)  # one pass alone fails: not for its batch's size
                     raise
                 step = chosen.size // 2
-                runner.limit(all_rows.shape[1], step)
+                runner.limit(width, step)
                 continue
-            batch = Batch(got, self.encoder, self.shift, ids)
-            for reader in readers:
-                reader.read(batch, spans, start, start + chosen.size)
             start += chosen.size
         self.answers = {reader.kind: reader.result for reader in readers}
 
@@ -214,15 +217,16 @@ class Bucket:
         spec = self.encoder.spec
         return 0 if spec.kind == "one_hot" else spec.vocab.mask_id or 0
 
-    def _number_masks(self, masks: NDArray[np.bool_]) -> Ints:
-        packed = np.packbits(masks, axis=1)
-        numbers = [self._intern(p.tobytes(), m) for p, m in zip(packed, masks, strict=True)]
-        return np.array(numbers, dtype=np.int64)
+    def _number_masks(self, masks: Ints) -> Ints:
+        distinct, inverse = np.unique(masks, axis=0, return_inverse=True)
+        numbers = [self._intern(mask[mask >= 0]) for mask in distinct]
+        return np.array(numbers, dtype=np.int64)[inverse.reshape(-1)]
 
-    def _intern(self, key: bytes, mask: NDArray[np.bool_]) -> int:
+    def _intern(self, mask: Ints) -> int:
+        key = mask.tobytes()
         if key not in self._mask_numbers:
             self._mask_numbers[key] = len(self._masks)
-            self._masks.append(np.flatnonzero(mask))
+            self._masks.append(mask)
         return self._mask_numbers[key]
 
     def _masked_rows(self, numbers: Ints) -> tuple[Ints, Ints]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glm_annotate.answers import Floats, Ints
-from glm_annotate.pairs import Bools, Haplotypes, Pair, ids_at, members_rows, sum_by, touching
+from glm_annotate.pairs import Bools, Haplotypes, Pair, as_masks, ids_at, sum_by, touching
 from glm_annotate.plan import Ticket
 from glm_annotate.variants import Skip, skip_code
 
@@ -31,10 +31,10 @@ class _Side:
     sign: float
     haplotypes: Haplotypes
     owners: list[int] = field(default_factory=list)
-    masks: list[Bools] = field(default_factory=list)
+    masks: list[Ints] = field(default_factory=list)
 
-    def add(self, owner: int, masks: Bools) -> None:
-        """Add masked passes of one allele, shape (passes, T)."""
+    def add(self, owner: int, masks: Ints) -> None:
+        """Add masked passes of one allele: rows to mask, shape (passes, w)."""
         self.owners += [owner] * len(masks)
         self.masks.append(masks)
 
@@ -76,7 +76,7 @@ def _ask_substitutions(pair: Pair, limit: int) -> tuple[Ints, _Read]:
         return np.full(pair.size, skip_code(Skip.TOO_LONG)), lambda: np.full(pair.size, np.nan)
     reads = []
     for base in range(low, high + 1):
-        masks = touching(pair.ref.spans, np.array([[base]]))
+        masks = as_masks(touching(pair.ref.spans, np.array([[base]])))
         for sign, haplotypes in ((-1.0, pair.ref), (1.0, pair.alt)):
             side = _Side(sign, haplotypes, list(range(pair.size)), [masks])
             reads.append(_ask_side(pair.size, side, 1.0))
@@ -88,10 +88,11 @@ def _ask_substitutions(pair: Pair, limit: int) -> tuple[Ints, _Read]:
 def _ask_side(size: int, side: _Side, share: float) -> _Read:
     """Ask for the masked rows' log p + n log 4 of one haplotype side, summed by allele."""
     owners, haplotypes = np.array(side.owners, dtype=np.int64), side.haplotypes
-    masks = np.concatenate(side.masks)
+    masks = _stack(side.masks)
     bucket = haplotypes.sequences.bucket
     passes = bucket.passes(haplotypes.sequences, owners, masks)
-    at, row = members_rows(masks, owners.size)
+    at, row = np.nonzero(np.broadcast_to(masks >= 0, (owners.size, masks.shape[1])))
+    row = masks[at if masks.shape[0] > 1 else 0, row]
     known = haplotypes.known_at(owners[at], row)
     at, row = at[known], row[known]
     spans = haplotypes.spans
@@ -106,23 +107,23 @@ def _ask_side(size: int, side: _Side, share: float) -> _Read:
     return read
 
 
-def _differing_rows(pair: Pair, member: int) -> tuple[Bools, Bools]:
-    """Give one mask a row that is left, REF and ALT, shape (rows left, T) each."""
+def _differing_rows(pair: Pair, member: int) -> tuple[Ints, Ints]:
+    """Give one mask a row that is left, REF and ALT, shape (rows left, 1) each."""
     lists = [_kept_rows(side, member) for side in (pair.ref, pair.alt)]
     ids = [side.encoded.rows[member][rows] for side, rows in zip(_both(pair), lists, strict=True)]
     (a, b), (c, d) = _between(ids[0], ids[1])
-    return _one_hot_masks(pair.ref, lists[0][a:b]), _one_hot_masks(pair.alt, lists[1][c:d])
+    return lists[0][a:b, None], lists[1][c:d, None]
 
 
-def _differing_bases(pair: Pair, member: int) -> tuple[Bools, Bools]:
-    """Give one mask a base that is left: the rows that touch it."""
+def _differing_bases(pair: Pair, member: int) -> tuple[Ints, Ints]:
+    """Give one mask a base that is left: the rows that touch it, shape (bases, k) each."""
     kept = [side.codes[member, slice(*side.kept)] for side in _both(pair)]
     left = _between(kept[0], kept[1])
     masks = []
     for side, (a, b) in zip(_both(pair), left, strict=True):
         spans = side.spans[0 if side.spans.shape[0] == 1 else member]
         bases = np.arange(a, b)[:, None] + side.kept[0]
-        masks.append(touching(spans[None], bases))
+        masks.append(as_masks(touching(spans[None], bases)))
     return masks[0], masks[1]
 
 
@@ -137,10 +138,11 @@ def _kept_rows(side: Haplotypes, member: int) -> Ints:
     return np.flatnonzero(inside & (spans[:, 1] > spans[:, 0]))
 
 
-def _one_hot_masks(side: Haplotypes, rows: Ints) -> Bools:
-    masks = np.zeros((rows.size, side.encoded.rows.shape[1]), dtype=bool)
-    masks[np.arange(rows.size), rows] = True
-    return masks
+def _stack(masks: list[Ints]) -> Ints:
+    """Stack masks of different widths, the narrow ones filled up with -1."""
+    width = max(mask.shape[1] for mask in masks)
+    filled = [np.pad(m, ((0, 0), (0, width - m.shape[1])), constant_values=-1) for m in masks]
+    return np.concatenate(filled)
 
 
 def _between(
