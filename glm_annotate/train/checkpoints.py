@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,12 +71,16 @@ def load(path: str | Path) -> Checkpoint:
     Raises:
         InputError: The file is missing or is not one of ours.
     """
-    try:
-        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
-    except FileNotFoundError as error:
+    path = Path(path)
+    if not path.is_file():
         raise InputError(
             f"{path}: no such checkpoint; make one with: glm-annotate train CONFIG.toml"
-        ) from error
+        )
+    # What is no zip would be given to torch's reader of an older format, which fails in any way.
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: not a checkpoint of glm-annotate train: damaged or another file")
+    try:
+        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: not a checkpoint of glm-annotate train: {reason}") from error

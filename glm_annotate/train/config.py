@@ -224,7 +224,9 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    found = error.errors()
+    # A misspelt key is also a missing one: its own name says more.
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg']}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -218,7 +220,7 @@ class _Run:
         _append(self.out / "log.csv", _LOG_COLUMNS, row)
 
 
-def encode_windows(encoder: Encoder, codes: Codes) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def encode_windows(encoder: Encoder, codes: Codes) -> NDArray[np.int64]:
     """Encode windows of one length into one block of rows, shape (B, T).
 
     Raises:
@@ -227,7 +229,7 @@ def encode_windows(encoder: Encoder, codes: Codes) -> np.ndarray[tuple[int, ...]
     encoded = encoder.encode(codes)
     if len(encoded) != 1:
         raise InputError("training needs an encoder that gives equal windows equal numbers of rows")
-    rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]] = encoded[0].rows
+    rows: NDArray[np.int64] = encoded[0].rows.astype(np.int64)
     return rows
 
 
@@ -275,4 +277,6 @@ def _drop_after(path: Path, step: int) -> None:
         return
     head, *rows = path.read_text(encoding="utf-8").splitlines()
     kept = [row for row in rows if int(row.split(",")[0]) <= step]
-    path.write_text("\n".join([head, *kept]) + "\n", encoding="utf-8")
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text("\n".join([head, *kept]) + "\n", encoding="utf-8")
+    os.replace(temporary, path)

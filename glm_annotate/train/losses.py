@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from glm_annotate.encoding import Encoder
+from glm_annotate.encoding import Encoder, mask_rows
 from glm_annotate.errors import InputError
 from glm_annotate.train.config import MaskConfig
 
@@ -43,11 +43,13 @@ def base_tokens(encoder: Encoder) -> NDArray[np.int64]:
     Raises:
         InputError: The encoder does not give every base a row of its own.
     """
-    ids = encoder.base_ids(1, 0)
-    if ids is None or ids.shape[1] != 1 or encoder.spec.vocab.mask_id is None:
+    spec = encoder.spec
+    # Encoders of longer k-mers also have ids for single bases, which only their tails use.
+    ids = encoder.base_ids(1, 0) if spec.k == 1 else None
+    if ids is None or spec.vocab.mask_id is None:
         raise InputError(
             "masked training needs an encoder with a mask_id and one row a base; "
-            "found kind = {0.kind}, k = {0.k}, stride = {0.stride}".format(encoder.spec)
+            f"found kind = {spec.kind}, k = {spec.k}, stride = {spec.stride}"
         )
     return ids[:, 0]
 
@@ -75,8 +77,7 @@ def mask_batch(
     chosen = (rng.random(rows.shape, dtype=np.float32) < rate) & np.isin(rows, bases)
     fate = rng.random(rows.shape, dtype=np.float32)
     substitutes = bases[rng.integers(4, size=rows.shape)]
-    out = rows.copy()
-    out[chosen] = encoder.spec.vocab.mask_id
+    out = mask_rows(rows, chosen, encoder.spec)
     out = np.where(chosen & (fate < keep), rows, out)
     out = np.where(chosen & (fate >= 1 - random), substitutes, out)
     return Masked(out, np.where(chosen, rows, IGNORED))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +47,10 @@ def make_optimizers(network: nn.Module, family: Family, config: OptimConfig) -> 
     return [muon, _adamw(matrices, vectors, config)]
 
 
-def _adamw(matrices: list[Tensor], vectors: list[Tensor], config: OptimConfig) -> Optimizer:
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+def _adamw(matrices: Sequence[Tensor], vectors: Sequence[Tensor], config: OptimConfig) -> Optimizer:
+    groups: list[dict[str, Any]] = [
+        {"params": list(matrices), "weight_decay": config.weight_decay},
+        {"params": list(vectors), "weight_decay": 0.0},
     ]
     return AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas)
 

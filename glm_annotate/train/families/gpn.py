@@ -85,7 +85,8 @@ class Block(nn.Module):
         """Update rows (B, T, D)."""
         x = x + functional.gelu(self.conv(self.norm_conv(x)))
         hidden = functional.gelu(self.widen(self.norm_ffn(x)))
-        return x + self.narrow(hidden)
+        out: Tensor = x + self.narrow(hidden)
+        return out
 
 
 class Gpn(Network):
