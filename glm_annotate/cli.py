@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run the command line; returns the exit code."""
     try:
-        result = commands.main(arguments, PROGRAM, standalone_mode=False)
+        result = commands.main(arguments, PROGRAM, standalone_mode=False, obj=tuple(arguments))
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.ClickException as error:
@@ -44,7 +44,7 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo(f"{PROGRAM}: interrupted", err=True)
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, _PipeClosed):
         # Nobody reads any more; the interpreter must not try to flush on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -53,13 +53,31 @@ def run(arguments: list[str]) -> int:
         return 1
 
 
+class _PipeClosed(Exception):
+    """A BrokenPipeError by a name that click does not know: it would end the run with 1."""
+
+
+class _Commands(click.Group):
+    """The commands, whose closed pipes reach `run`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _PipeClosed from error
+
+
 def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> None:
     if asked:
         click.echo(f"{PROGRAM} {__version__}")
         ctx.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
     help="Print the version.",
@@ -90,8 +108,11 @@ def vcf_command(ctx: click.Context, /, **given: Any) -> int:
     if given["source"] is None and sys.stdin.isatty():
         raise click.UsageError("name IN, or - to read stdin", ctx)
     from glm_annotate.job import foresee, run_job
+    from glm_annotate.vcf import check_output
 
-    job = job_from(given)
+    job = job_from(given, ctx.obj or ())
+    # Before the work, not after it.
+    check_output(given["summary"], given["force"], job.source)
     with _progress() as progress:
         summary = foresee(job, progress) if given["dry_run"] else run_job(job, progress)
     _tell(summary, given["dry_run"])
@@ -228,7 +249,8 @@ def export_command(checkpoint: str, output: str, card: str, precision: Any, forc
     report = export(
         Path(checkpoint), Path(output), card=Path(card), precision=precision, force=force
     )
-    click.echo(report)
+    worst = max(case.worst for case in report.parity)
+    click.echo(f"{report.folder}: {report.size} bytes, within {worst:.2g} of torch")
 
 
 def _need_torch() -> None:
