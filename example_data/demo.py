@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from glm_annotate.errors import GlmAnnotateError
 from glm_annotate.plots import plot_scores
 
 HERE = Path(__file__).resolve().parent
@@ -33,13 +34,16 @@ def main() -> None:
     done = subprocess.run([sys.executable, "-m", "glm_annotate", *command[1:]], check=False)
     if done.returncode:
         sys.exit(done.returncode)
-    plot_scores(
-        vcf,
-        picture,
-        regions=HERE / "regions.bed",
-        highlight=FAMOUS,
-        title="Human mtDNA variants scored by the shipped model mito",
-    )
+    try:
+        plot_scores(
+            vcf,
+            picture,
+            regions=HERE / "regions.bed",
+            highlight=FAMOUS,
+            title="Human mtDNA variants scored by the shipped model mito",
+        )
+    except GlmAnnotateError as error:
+        sys.exit(f"error: {error}")
     print(f"\nannotated VCF  {vcf}\npicture        {picture}")
 
 

@@ -1,13 +1,13 @@
 """An annotated VCF in, a picture out: scores along one contig, coloured by what is known.
 
 Decisions: an allele without the first score is drawn hollow at its fallback score, so that indels
-are seen too; alleles without either are counted in the corner, never dropped in silence. Colours
-are Okabe and Ito's, which the colour-blind can tell apart, and every class has a shape of its own.
+are seen too; alleles without either are counted in the corner, never dropped in silence. A few
+scores far from all others would flatten the rest: they are drawn at the edge with their value.
+Colours are Okabe and Ito's, which the colour-blind can tell apart, and every class has a shape.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,19 @@ from statistics import quantiles
 from typing import TYPE_CHECKING
 
 from glm_annotate.errors import InputError
+from glm_annotate.plot_data import (
+    Region,
+    Scale,
+    ScoredAllele,
+    auroc,
+    read_alleles,
+    read_regions,
+    scale_of,
+)
 
 if TYPE_CHECKING:
-    import pysam
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-logger = logging.getLogger(__name__)
 
 INK, PALE = "#222222", "#8A8A8A"
 _SPARE_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#000000")
@@ -46,28 +52,9 @@ STYLES = {
     "benign_common": Style("#56B4E9", "^", "common polymorphism"),
     "pathogenic_confirmed": Style("#D55E00", "D", "confirmed pathogenic"),
 }
-UNKNOWN = "unclassified"
 
-
-@dataclass(frozen=True, slots=True)
-class ScoredAllele:
-    """One ALT of the file. `score` is None where neither key holds a number."""
-
-    pos: int
-    name: str
-    known: str
-    score: float | None
-    is_fallback: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """A line of the BED file, 0-based and half-open."""
-
-    start: int
-    end: int
-    name: str
-    strand: str
+_Point = tuple[float, float, ScoredAllele]
+_Box = tuple[float, float, float, float]
 
 
 def plot_scores(
@@ -87,99 +74,47 @@ def plot_scores(
         vcf_path: VCF or BCF with records of one contig.
         out_png: The picture; another ending of the name gives another format (pdf, svg).
         key: INFO field with one number an ALT.
-        fallback: INFO field to use where `key` has no number.
+        fallback: INFO field to use where `key` has no number, if the file has it.
         class_field: INFO field that names what is known of a record.
         regions: BED of genes to draw below.
         highlight: Names (IDs of the VCF) of alleles to label before all others.
         title: Heading of the picture.
 
     Raises:
-        InputError: The file has no such field, no score or several contigs.
+        InputError: The file has no such field, no score or several contigs, or the picture cannot
+            be written.
     """
-    from matplotlib.figure import Figure  # pip install glm_annotate[plots]
-
-    contig, length, alleles = _read(Path(vcf_path), key, fallback, class_field)
-    genes = _read_regions(Path(regions), contig) if regions else []
-    styles = _styles_of(alleles)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise InputError(
+            "pictures need matplotlib; run: pip install 'glm_annotate[plots]'"
+        ) from error
+    contig, length, alleles = read_alleles(Path(vcf_path), key, fallback, class_field)
+    genes = read_regions(Path(regions), contig) if regions else []
+    styles, scale = _styles_of(alleles), scale_of([x.score for x in alleles if x.score is not None])
     figure = Figure(figsize=(13, 6.6), dpi=150, facecolor="white")
     main, side, track = _axes(figure)
-    _draw_scores(main, alleles, styles, (key, fallback))
-    _draw_separation(side, alleles, styles)
+    _draw_scores(main, alleles, styles, scale, (key, fallback))
+    _draw_separation(side, alleles, styles, scale)
     _draw_track(track, genes, contig, length)
-    _label_outstanding(main, alleles, styles, highlight)
+    _label_outstanding(main, alleles, styles, scale, highlight)
     _draw_heading(figure, title or f"{key} along {contig}", alleles, styles)
-    figure.savefig(out_png)
-    return Path(out_png)
+    return _save(figure, Path(out_png))
 
 
-def auroc(low: Sequence[float], high: Sequence[float]) -> float:
-    """Return the chance that a number of `low` is below one of `high`, a tie counting half."""
-    wins = sum((a < b) + 0.5 * (a == b) for a in low for b in high)
-    return wins / (len(low) * len(high))
-
-
-def _read(
-    path: Path, key: str, fallback: str | None, class_field: str
-) -> tuple[str, int, list[ScoredAllele]]:
-    import pysam
-
+def _save(figure: Figure, path: Path) -> Path:
+    known = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise InputError(
+            f"{path}: {path.suffix or 'no ending'} is no picture format; known are "
+            f"{', '.join(sorted(known))}"
+        )
     try:
-        with pysam.VariantFile(str(path)) as file:
-            _check_key(path, file.header, key)
-            records = list(file)
-            contigs = list(dict.fromkeys(record.chrom for record in records))
-            lengths = {name: file.header.contigs[name].length for name in contigs}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as VCF or BCF ({error})") from error
-    if len(contigs) != 1:
-        raise InputError(f"{path}: {len(contigs)} contigs with records; the picture shows one")
-    alleles = [x for record in records for x in _alleles(record, key, fallback, class_field)]
-    if all(allele.score is None for allele in alleles):
-        raise InputError(f"{path}: no allele has a number in {key}; there is nothing to draw")
-    return contigs[0], lengths[contigs[0]] or max(x.pos for x in alleles), alleles
-
-
-def _check_key(path: Path, header: pysam.VariantHeader, key: str) -> None:
-    if key not in header.info:
-        known = [name for name, field in header.info.items() if field.number == "A"]
-        raise InputError(f"{path}: no INFO field {key}; it has {', '.join(known) or 'no scores'}")
-
-
-def _alleles(
-    record: pysam.VariantRecord, key: str, fallback: str | None, class_field: str
-) -> Iterable[ScoredAllele]:
-    alts = record.alts or ()
-    ids = (record.id or "").split(";")
-    first = _numbers(record, key, len(alts))
-    second = _numbers(record, fallback, len(alts)) if fallback else [None] * len(alts)
-    known = str(record.info.get(class_field, UNKNOWN))
-    for i, alt in enumerate(alts):
-        name = ids[i] if record.id and len(ids) == len(alts) else f"{record.pos}{record.ref}>{alt}"
-        score = second[i] if first[i] is None else first[i]
-        yield ScoredAllele(record.pos, name, known, score, first[i] is None)
-
-
-def _numbers(record: pysam.VariantRecord, key: str, n: int) -> list[float | None]:
-    if key not in record.info:
-        return [None] * n
-    found = record.info[key]
-    values = found if isinstance(found, tuple) else (found,)
-    return [None if x is None else float(x) for x in values]
-
-
-def _read_regions(path: Path, contig: str) -> list[Region]:
-    found = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip() or line.startswith(("#", "track", "browser")):
-            continue
-        fields = line.split("\t")
-        try:
-            region = Region(int(fields[1]), int(fields[2]), *(*fields[3:], "", "", ".")[0:3:2])
-        except (IndexError, ValueError) as error:
-            raise InputError(f"{path}: line {number} is not BED: {line!r}") from error
-        if fields[0] == contig:
-            found.append(region)
-    return found
+        figure.savefig(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return path
 
 
 def _styles_of(alleles: Sequence[ScoredAllele]) -> dict[str, Style]:
@@ -208,10 +143,12 @@ def _draw_scores(
     axes: Axes,
     alleles: Sequence[ScoredAllele],
     styles: Mapping[str, Style],
+    scale: Scale,
     keys: tuple[str, str | None],
 ) -> None:
     axes.axhline(0, color=PALE, linewidth=0.8, zorder=1)
-    for x, y, allele in _points(alleles):
+    points = _points(alleles, scale)
+    for x, y, allele in points:
         style = styles[allele.known]
         axes.vlines(x, min(0, y), max(0, y), color=style.colour, alpha=0.28, linewidth=1, zorder=2)
         axes.scatter(
@@ -228,32 +165,39 @@ def _draw_scores(
     lowest, highest = axes.get_ylim()
     axes.set_ylim(lowest - 0.06 * (highest - lowest), highest)
     axes.set_ylabel(f"{keys[0]}  (below 0: the variant is the less likely)", fontsize=_FONT + 1.5)
-    hollow = f"hollow: {keys[1]}" if any(x.is_fallback for _, _, x in _points(alleles)) else ""
+    hollow = f"hollow: {keys[1]}" if any(x.is_fallback for _, _, x in points) else ""
+    off = sum(scale.is_off(x.score) for x in alleles)
     missing = sum(x.score is None for x in alleles)
-    notes = [hollow, f"{missing} without a score" if missing else ""]
+    notes = [
+        hollow,
+        f"{off} off the scale, at the edge" if off else "",
+        f"{missing} without a score" if missing else "",
+    ]
     axes.text(
         *(1, 1.005), "   ".join(filter(None, notes)), transform=axes.transAxes, fontsize=_FONT,
         color=PALE, ha="right", va="bottom",
     )  # fmt: skip
 
 
-def _points(alleles: Iterable[ScoredAllele]) -> list[tuple[float, float, ScoredAllele]]:
-    return [(x.pos, x.score, x) for x in alleles if x.score is not None]
+def _points(alleles: Iterable[ScoredAllele], scale: Scale) -> list[_Point]:
+    return [(x.pos, scale.place(x.score), x) for x in alleles if x.score is not None]
 
 
 def _draw_separation(
-    axes: Axes, alleles: Sequence[ScoredAllele], styles: Mapping[str, Style]
+    axes: Axes, alleles: Sequence[ScoredAllele], styles: Mapping[str, Style], scale: Scale
 ) -> None:
     axes.axhline(0, color=PALE, linewidth=0.8, zorder=1)
     for column, (name, style) in enumerate(styles.items()):
-        scores = [y for _, y, x in _points(alleles) if x.known == name]
+        points = [(y, x) for _, y, x in _points(alleles, scale) if x.known == name]
         # Multiples of the golden ratio spread points evenly, and the same way in every picture.
-        spread = [column + 0.46 * ((i * 0.618) % 1 - 0.5) for i in range(len(scores))]
+        spread = [column + 0.46 * ((i * 0.618) % 1 - 0.5) for i in range(len(points))]
         axes.scatter(
-            spread, scores, s=16, marker=style.marker, color=style.colour, alpha=0.55, linewidth=0
-        )
-        if len(scores) > 1:
-            low, middle, high = quantiles(scores, n=4, method="inclusive")
+            spread, [y for y, _ in points], s=16, marker=style.marker, edgecolor=style.colour,
+            color=["white" if x.is_fallback else style.colour for _, x in points],
+            alpha=0.6, linewidth=0.9,
+        )  # fmt: skip
+        if len(points) > 1:
+            low, middle, high = quantiles([y for y, _ in points], n=4, method="inclusive")
             axes.vlines(column + 0.36, low, high, color=style.colour, linewidth=5, alpha=0.5)
             axes.hlines(middle, column + 0.24, column + 0.48, color=style.colour, linewidth=2.2)
     titles = [x.title.replace(" ", "\n", 1) for x in styles.values()]
@@ -264,8 +208,9 @@ def _draw_separation(
 
 
 def _separation(alleles: Sequence[ScoredAllele]) -> str:
-    bad = [y for _, y, x in _points(alleles) if x.known.startswith("pathogenic")]
-    good = [y for _, y, x in _points(alleles) if x.known.startswith("benign")]
+    scores = [(x.known, x.score) for x in alleles if x.score is not None]
+    bad = [y for known, y in scores if known.startswith("pathogenic")]
+    good = [y for known, y in scores if known.startswith("benign")]
     if not bad or not good:
         return ""
     return f"{len(bad)} pathogenic, {len(good)} benign alleles\nAUROC {auroc(bad, good):.3f}"
@@ -308,12 +253,12 @@ def _draw_heading(
         figure.axes[0].scatter([], [], s=34, marker=style.marker, color=style.colour)
         for style in styles.values()
     ]
-    counts = [sum(x.known == name for _, _, x in _points(alleles)) for name in styles]
+    counts = [sum(x.known == name and x.score is not None for x in alleles) for name in styles]
     figure.legend(
         handles,
         [f"{style.title} ({n})" for style, n in zip(styles.values(), counts, strict=True)],
         loc="upper left", bbox_to_anchor=(0.058, 0.938), ncols=len(styles), frameon=False,
-        fontsize=_FONT + 1, handletextpad=0.2, columnspacing=1.6,
+        fontsize=_FONT + 1, handletextpad=0.2, columnspacing=1.6, scatteryoffsets=[0.5],
     )  # fmt: skip
 
 
@@ -321,19 +266,22 @@ def _label_outstanding(
     axes: Axes,
     alleles: Sequence[ScoredAllele],
     styles: Mapping[str, Style],
+    scale: Scale,
     highlight: Sequence[str],
 ) -> None:
     """Name the most extreme alleles where there is room, the strongest first."""
     from matplotlib.patheffects import withStroke
 
-    points = _points(alleles)
+    points = _points(alleles, scale)
     boxes = [_box(axes, x, y, 0, 0, "oo") for x, y, _ in points]
-    for x, y, allele in _outstanding(points, highlight):
+    for x, y, allele in _outstanding(points, scale, highlight):
+        off = scale.is_off(allele.score)
+        text = f"{allele.name} (score {allele.score:.1f})" if off else allele.name
         for dx, dy in _OFFSETS:
-            box = _box(axes, x, y, dx, dy, allele.name)
+            box = _box(axes, x, y, dx, dy, text)
             if _inside(axes, box) and not any(_overlap(box, other) for other in boxes):
                 axes.annotate(
-                    allele.name, (x, y), (dx, dy), textcoords="offset points", fontsize=_FONT,
+                    text, (x, y), (dx, dy), textcoords="offset points", fontsize=_FONT,
                     color=styles[allele.known].colour, va="center", zorder=4,
                     ha="left" if dx > 0 else "right" if dx < 0 else "center",
                     path_effects=[withStroke(linewidth=2, foreground="white")],
@@ -342,19 +290,15 @@ def _label_outstanding(
                 break
 
 
-def _outstanding(
-    points: Sequence[tuple[float, float, ScoredAllele]], highlight: Sequence[str]
-) -> list[tuple[float, float, ScoredAllele]]:
-    """List the highlighted, the lowest of each side, then the pathogenic that look harmless."""
+def _outstanding(points: Sequence[_Point], scale: Scale, highlight: Sequence[str]) -> list[_Point]:
+    """List what is off the scale, the highlighted, the lowest, the pathogenic near or above 0."""
     ranked = sorted(points, key=lambda point: point[1])
+    off = [point for point in ranked if scale.is_off(point[2].score)]
     bad = [point for point in ranked if point[2].known.startswith("pathogenic")]
     rest = [point for point in ranked if not point[2].known.startswith("pathogenic")]
     asked = [point for point in ranked if point[2].name in highlight]
-    chosen = [*asked, *bad[:8], *rest[:4], *bad[:-4:-1]]
+    chosen = [*off, *asked, *bad[:8], *rest[:4], *bad[:-4:-1]]
     return list(dict.fromkeys(chosen))
-
-
-_Box = tuple[float, float, float, float]
 
 
 def _pixels(axes: Axes, points: float) -> float:
