@@ -14,7 +14,7 @@ from glm_annotate import __version__
 from glm_annotate.annotate import Annotator, Model, Work, score_chunks
 from glm_annotate.assembly import Works, contigs_as_written, look_ahead
 from glm_annotate.bundle import Bundle, load_bundle
-from glm_annotate.errors import UsageError
+from glm_annotate.errors import BundleError, UsageError
 from glm_annotate.fields import FieldWriter, info_lines, model_lines
 from glm_annotate.genome import Genome
 from glm_annotate.header import (
@@ -194,6 +194,7 @@ def open_models(job: Job, genome: Genome) -> list[Model]:
         raise UsageError(f"-m: two models have the tag {twice}; give one another: -m NEWTAG=MODEL")
     models = []
     for tag, bundle in bundles:
+        _check_supported(bundle)
         card = bundle.card
         circular = card.circular if job.circular is None else job.circular
         names = frozenset(filter(None, (genome.resolve(name) for name in circular)))
@@ -211,6 +212,23 @@ def open_models(job: Job, genome: Genome) -> list[Model]:
         )
         logger.info("%s: model %s %s on %s", tag, card.name, card.version, _where(models[-1], job))
     return models
+
+
+def _check_supported(bundle: Bundle) -> None:
+    """Refuse a card that asks for what this version does not do, rather than score without it."""
+    card = bundle.card
+    wants = {
+        f"frame = {card.frame}": card.frame != "variant",
+        f"shifts = {list(card.shifts)}": card.shifts != (0,),
+        "encoder.channels": bool(card.encoder.channels),
+        f"objective = {card.objective}": card.objective not in ("masked", "causal"),
+    }
+    missing = [what for what, wanted in wants.items() if wanted]
+    if missing:
+        raise BundleError(
+            f"{bundle.path}: the card has {missing[0]}, which glm-annotate {__version__} cannot "
+            "do; it runs masked and causal models on windows around variants; a later version may"
+        )
 
 
 def _where(model: Model, job: Job) -> str:

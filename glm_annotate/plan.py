@@ -265,6 +265,8 @@ class _Reader:
     def read(self, batch: Batch, spans: Spans, start: int, stop: int) -> None:
         """Answer what was asked of the distinct passes from `start` to `stop`."""
         low, high = np.searchsorted(self._sorted, [start, stop])
+        if low == high:
+            return  # none of these passes was asked this
         which, window = self._order[low:high], self._sorted[low:high] - start
         own = spans if spans.shape[0] == 1 else spans[self._sequence[which]]
         values = KINDS[self.kind].answer(batch, window, self._details[which], own)

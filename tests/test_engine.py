@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from glm_annotate.testing import toy_bundle
 from engine import Allele, Engine, write_fasta
 from oracle import Oracle
+
+from glm_annotate.testing import toy_bundle
 
 CONTIGS = {"lin": 700, "ring": 260, "tiny": 30}
 CIRCULAR = frozenset({"ring"})
@@ -95,3 +95,17 @@ def test_every_score_equals_the_oracle(
                 wrong.append((text, allele, value, expected))
     assert not wrong, f"{len(wrong)} differ, such as {wrong[:6]}"
     assert numbers > 150
+
+
+def test_batches_that_are_asked_different_things(
+    tmp_path: Path, fasta: Path, contigs: dict[str, str]
+) -> None:
+    """Masked and unmasked passes in batches of their own give what they give together."""
+    bundle = toy_bundle("wide", tmp_path / "toy", context=32, anchor=16)
+    alleles = mixed_alleles(contigs, seed=3, n=40)
+    scores = ("LLR", "ENT", "EMB_COS:pool=site", "PLLR")
+    together = Engine(bundle, fasta, scores, circular=CIRCULAR, batch=4096).score(alleles)
+    apart = Engine(bundle, fasta, scores, circular=CIRCULAR, batch=3).score(alleles)
+    for key, values in together.items():
+        for one, other in zip(values, apart[key], strict=True):
+            assert one == other or math.isclose(float(one), float(other), abs_tol=1e-6), key
