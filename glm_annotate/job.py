@@ -221,13 +221,12 @@ def _check_supported(bundle: Bundle) -> None:
         f"frame = {card.frame}": card.frame != "variant",
         f"shifts = {list(card.shifts)}": card.shifts != (0,),
         "encoder.channels": bool(card.encoder.channels),
-        f"objective = {card.objective}": card.objective not in ("masked", "causal"),
     }
     missing = [what for what, wanted in wants.items() if wanted]
     if missing:
         raise BundleError(
             f"{bundle.path}: the card has {missing[0]}, which glm-annotate {__version__} cannot "
-            "do; it runs masked and causal models on windows around variants; a later version may"
+            "do; it runs models on whole windows around variants; a later version may"
         )
 
 
