@@ -132,7 +132,7 @@ class OneHot:
         _refuse(codes, self.spec)
         length = codes.shape[1]
         spans = _shared_spans(np.arange(length), 1, Vocab())
-        return [Encoded(np.arange(codes.shape[0]), self._table[codes], spans)]
+        return [Encoded(np.arange(codes.shape[0]), self._table.take(codes, axis=0), spans)]
 
     def base_ids(self, width: int, offset: int) -> NDArray[np.int64] | None:
         """Give the channels of A, C, G, T, shape (4, 1)."""
