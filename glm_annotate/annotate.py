@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 _EvidenceKey = tuple[str, tuple[tuple[str, str], ...]]
 _LARGEST_CHUNK = 4096
 _CHUNK_BASES = 1 << 25  # bases of the windows of a chunk
+_LARGEST = float(np.finfo(np.float32).max)  # VCF's Float: larger ones could not be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,18 +301,19 @@ def _blank_result(task: _Task) -> Result:
 
 def _result(task: _Task) -> Result:
     result = _blank_result(task)
-    evidence = {key: _gather(task, asked) for key, asked in task.asked.items()}
+    # Nothing was asked where no window of the chunk could be cut.
+    wanted = dict.fromkeys(spec.evidence for spec in task.model.scores)
+    evidence = {key: _gather(task, task.asked.get(key, [])) for key in wanted}
     for spec in task.model.scores:
-        if spec.evidence not in evidence:
-            continue  # no allele of the chunk could be cut
         values, reasons = evidence[spec.evidence]
         result.reasons[spec.key][:] = reasons
         chosen = task.chosen[reasons[task.chosen] == 0]
         if not chosen.size:
             continue
         numbers = spec.score.reduce(values[chosen])
-        result.values[spec.key][chosen] = np.where(np.isfinite(numbers), numbers, np.nan)
-        result.reasons[spec.key][chosen[~np.isfinite(numbers)]] = skip_code(Skip.NOT_FINITE)
+        fine = np.abs(numbers) <= _LARGEST  # False for NaN
+        result.values[spec.key][chosen] = np.where(fine, numbers, np.nan)
+        result.reasons[spec.key][chosen[~fine]] = skip_code(Skip.NOT_FINITE)
     return result
 
 
@@ -356,7 +359,7 @@ def score_chunks(
     pending: deque[Future[Work]] = deque()
     with ExitStack() as stack:
         pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(sessions)]
-        stack.callback(_stop, annotator)
+        stack.push(partial(_stop, annotator))
         for number, work in enumerate(works):
             prepared = annotator.prepare(work)
             session = number % sessions
@@ -376,8 +379,10 @@ def _take(
     return annotator.finish(work)
 
 
-def _stop(annotator: Annotator) -> None:
+def _stop(annotator: Annotator, kind: type[BaseException] | None, *_: object) -> None:
     """End the workers' passes; only an error or Ctrl-C leaves any to end."""
+    if kind is None:
+        return
     for model in annotator.models:
         for runner in model.runners:
             runner.stopped = True

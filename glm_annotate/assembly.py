@@ -22,6 +22,7 @@ from glm_annotate.records import VariantInput
 logger = logging.getLogger(__name__)
 
 _LOOK_AT, _AT_LEAST, _MOST_WRONG = 1000, 50, 0.2
+_READ_AT_MOST = 100_000  # records that are held where hardly any can be compared
 
 
 @dataclass(slots=True)
@@ -60,12 +61,13 @@ def look_ahead(
     annotator = Annotator(genome, models, contig_map=contig_map, absent=frozenset(differing))
     works = (annotator.read(chunk) for chunk in source.chunks(annotator.chunk_size))
     first: list[Work] = []
-    compared = wrong = 0
+    compared = wrong = held = 0
     for work in works:
         first.append(work)
+        held += len(work.chunk)
         compared += int((work.alleles.compared > 0).sum())
         wrong += int((work.alleles.compared > 1).sum())
-        if compared >= _LOOK_AT:
+        if compared >= _LOOK_AT or held >= _READ_AT_MOST:
             break
     seen = dict.fromkeys(itertools.chain.from_iterable(work.chunk.chroms for work in first))
     _check_lengths(source, genome, differing, seen)
@@ -75,7 +77,7 @@ def look_ahead(
             f"{genome.path} has there: it looks like another assembly; give the right one with -f, "
             "or go on with --allow-ref-mismatch"
         )
-    _report_aliases(genome, contig_map, seen)
+    _report_aliases(genome, {**contig_map, **dict.fromkeys(differing, "")}, seen)
     return annotator, Works(first, works, seen)
 
 

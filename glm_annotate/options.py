@@ -7,9 +7,9 @@ beats the variable, and the variable beats the file.
 from __future__ import annotations
 
 import datetime
-import sys
+import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -58,7 +58,7 @@ def _read_config(ctx: click.Context, parameter: click.Parameter, path: str | Non
     except tomllib.TOMLDecodeError as error:
         raise click.UsageError(f"--config {path}: not TOML: {error}") from error
     named = {
-        name.strip("-"): p.name or ""
+        name.strip("-"): p
         for p in ctx.command.params
         if isinstance(p, click.Option)
         for name in p.opts
@@ -68,7 +68,11 @@ def _read_config(ctx: click.Context, parameter: click.Parameter, path: str | Non
     if unknown:
         known = ", ".join(sorted(named))
         raise click.UsageError(f"--config {path}: unknown key {unknown[0]!r}; known: {known}")
-    ctx.default_map = {named[key]: value for key, value in values.items()}
+    ctx.default_map = {
+        # An option that repeats may have one value that is no list.
+        named[key].name or "": [value] if named[key].multiple and isinstance(value, str) else value
+        for key, value in values.items()
+    }
 
 
 _VCF_OPTIONS = (
@@ -179,8 +183,12 @@ def vcf_options(command: _Command) -> _Command:
     return command
 
 
-def job_from(given: dict[str, Any]) -> Job:
+def job_from(given: dict[str, Any], arguments: Sequence[str] = ()) -> Job:
     """Make the job that the options of `glm-annotate vcf` describe.
+
+    Args:
+        given: Values by option.
+        arguments: The command line as it was typed, for the header.
 
     Raises:
         UsageError: They contradict each other or name something unknown.
@@ -189,7 +197,8 @@ def job_from(given: dict[str, Any]) -> Job:
     from glm_annotate.regions import regions_from, targets_from
     from glm_annotate.vcf import output_type
 
-    shown = () if given["no_version"] else (PROGRAM, *sys.argv[1:])
+    _check_distinct(given)
+    shown = () if given["no_version"] else (PROGRAM, *arguments)
     circular = given["circular"]
     names = None if circular is None else tuple(x for x in circular.split(",") if x != "none")
     return Job(
@@ -216,6 +225,22 @@ def job_from(given: dict[str, Any]) -> Job:
         arguments=shown,
         date=datetime.datetime.now().astimezone().strftime("%a %b %d %H:%M:%S %Y"),
     )
+
+
+def _check_distinct(given: dict[str, Any]) -> None:
+    """Refuse two outputs in one place, where each would spoil the other."""
+    taken = {_place(given["output"] or "-"): "-o"}
+    for name in ("tsv", "summary"):
+        if given[name] is not None:
+            first = taken.setdefault(_place(given[name]), f"--{name}")
+            if first != f"--{name}":
+                raise UsageError(f"--{name} {given[name]}: the place of {first} too; name another")
+
+
+def _place(path: str) -> str:
+    if path in ("-", "/dev/stdout"):
+        return "-"
+    return path if path.startswith("/dev/") else os.path.realpath(path)
 
 
 def _runtime(given: dict[str, Any]) -> Settings:

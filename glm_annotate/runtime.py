@@ -147,7 +147,6 @@ class OrtRunner:
         """
         if self.stopped:
             raise Stopped
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
 
         card = self.bundle.card
         padded = _pad(rows, card.window.multiple_of, card.encoder.vocab.pad_id)
@@ -161,10 +160,7 @@ class OrtRunner:
         for role in roles:
             name = card.outputs[role].name
             binding.bind_output(name, self.device.kind, self.device.number)
-        try:
-            self._session.run_with_iobinding(binding)
-        except (state.Fail, state.RuntimeException, state.InvalidArgument) as error:
-            raise PassFailed(str(error).splitlines()[0]) from error
+        _run_bound(self._session, binding)
         self.passes += len(rows)
         return BoundOutputs(self, dict(zip(roles, binding.get_outputs(), strict=True)), rows.shape)
 
@@ -273,9 +269,20 @@ class BoundOutputs:
             given = ort.OrtValue.ortvalue_from_numpy(whole, device.kind, device.number)
             binding.bind_ortvalue_input(name, given)
         binding.bind_output(session.get_outputs()[0].name, "cpu")
-        session.run_with_iobinding(binding)
+        _run_bound(session, binding)
         found: NDArray[Any] = binding.get_outputs()[0].numpy()
         return found
+
+
+def _run_bound(session: ort.InferenceSession, binding: Any) -> None:
+    """Run a session; PassFailed where ONNX Runtime gives up."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    try:
+        session.run_with_iobinding(binding)
+    # With bound outputs ONNX Runtime has no class of its own for a node that fails.
+    except (RuntimeError, state.Fail, state.RuntimeException, state.InvalidArgument) as error:
+        raise PassFailed(str(error).splitlines()[0]) from error
 
 
 def _pad(rows: Rows, multiple: int, pad_id: int | None) -> Rows:
@@ -356,9 +363,29 @@ def _check_graph(bundle: Bundle, session: ort.InferenceSession) -> None:
                     f"{bundle.path}: the card names the {what} {tensor.name!r} ({tensor.dtype}), "
                     f"the graph has {found}; export the bundle again"
                 )
+    _check_widths(bundle, session)
     unknown = {t.name for t in session.get_inputs()} - {t.name for t in bundle.card.inputs.values()}
     if unknown:
         raise BundleError(
             f"{bundle.path}: the graph wants the input {min(unknown)!r}, which is not in the card; "
             "export the bundle again"
         )
+
+
+def _check_widths(bundle: Bundle, session: ort.InferenceSession) -> None:
+    """Compare the last axis of outputs with the vocabulary and the embedding of the card."""
+    card, encoder = bundle.card, bundle.encoder
+    ids = encoder.base_ids(encoder.spec.k, 0)
+    needed: dict[OutputRole, int] = {
+        "logits": 0 if ids is None else int(ids.max()) + 1,
+        "embedding": card.embedding.dim if card.embedding else 0,
+    }
+    present = {tensor.name: tensor.shape for tensor in session.get_outputs()}
+    for role, least in needed.items():
+        tensor = card.outputs.get(role)
+        width = present[tensor.name][-1] if tensor else None
+        if isinstance(width, int) and width < least:
+            raise BundleError(
+                f"{bundle.path}: the card needs {least} values a row of the output {role}, "
+                f"the graph has {width}; export the bundle again"
+            )
