@@ -102,8 +102,9 @@ def _mend(name: str, keys: Iterable[str]) -> str:
 class KnownKeys:
     """Finds what a BCF cannot hold: keys and contigs that its header does not declare."""
 
-    def __init__(self, header: Header) -> None:
+    def __init__(self, header: Header, source: str) -> None:
         self._declared = declared(header)
+        self._source = source
         self._filters: set[bytes] = {b"."}
         self._formats: set[bytes] = set()
 
@@ -138,8 +139,9 @@ class KnownKeys:
     def _refuse(self, row: list[bytes], number: int, what: str, key: bytes) -> None:
         chrom, pos, shown = (x.decode("utf-8", "replace") for x in (row[0], row[1], key))
         raise InputError(
-            f"record {number} ({chrom}:{pos}): {what} {shown} is not in the header, so BCF cannot "
-            "hold it; write text with -O z, or add it to the header with bcftools annotate -h"
+            f"{self._source}: record {number} ({chrom}:{pos}): {what} {shown} is not in the "
+            "header, so BCF cannot hold it; write text with -O z, or add it to the header with "
+            "bcftools annotate -h"
         )
 
 
@@ -165,8 +167,13 @@ def extend_header(
         overwrite: Whether `info_lines` replace lines with the same ID.
     """
     replaced = {_identity(x) for x in (*meta_lines, *(info_lines if overwrite else ()))} - {None}
-    kept = [x for x in header[:-1] if not replaced or _identity(x) not in replaced]
-    last = max((i for i, x in enumerate(kept) if x.startswith(b"##INFO=")), default=len(kept) - 1)
+    lines = header[:-1]
+    # Also a line that is replaced shows the place: a second run writes what the first one did.
+    last = max((i for i, x in enumerate(lines) if x.startswith(b"##INFO=")), default=len(lines) - 1)
+    before, after = (
+        [x for x in part if not replaced or _identity(x) not in replaced]
+        for part in (lines[: last + 1], lines[last + 1 :])
+    )
     known = declared(header).contig
     added = []
     if contigs and (binary or not known):
@@ -176,7 +183,6 @@ def extend_header(
             for name, length in lacking.items()
             if name not in known
         ]
-    before, after = kept[: last + 1], kept[last + 1 :]
     return (*before, *info_lines, *after, *added, *meta_lines, header[-1])
 
 

@@ -284,7 +284,8 @@ def _table_layout(name: str, first: bytes) -> tuple[int, list[int], bool] | None
     if len(fields) < 4 or not fields[1].isdigit():
         return None
     if len(fields) == 4:
-        return 4, [0, 1, 2, 3], False
+        # A BED of four columns has a number where REF would be.
+        return (4, [0, 1, 2, 3], False) if fields[2].isalpha() else None
     raise InputError(
         f"{name}: line 1: {len(fields)} columns and no header; a VCF starts with ##fileformat and "
         "a #CHROM line, a table of more than chrom, pos, ref, alt with a line of column names"

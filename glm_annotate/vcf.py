@@ -292,7 +292,8 @@ class VcfWriter:
         self._file = atomic_file(path, force=force, source=source)
         self._index = index
         self._threads = threads
-        self._known = KnownKeys(header) if kind in "ub" else None
+        name = "stdin" if source in (None, "-") else str(source)
+        self._known = KnownKeys(header, name) if kind in "ub" else None
         self._written = 0
 
     def __enter__(self) -> VcfWriter:
