@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from glm_annotate.bundle import load_bundle, sha256_of
+from glm_annotate.cli import run
 from glm_annotate.encoding import mask_rows
 from glm_annotate.errors import BundleError, InputError
 from glm_annotate.genome import to_codes
 from glm_annotate.testing import check_bundle
 from glm_annotate.train import checkpoints, graph
-from glm_annotate.cli import run
 from glm_annotate.train.checkpoints import Checkpoint
 from glm_annotate.train.config import TrainConfig
 from glm_annotate.train.export import export
