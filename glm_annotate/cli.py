@@ -57,6 +57,14 @@ class _PipeClosed(Exception):
     """A BrokenPipeError by a name that click does not know: it would end the run with 1."""
 
 
+class _Stderr(logging.Handler):
+    """Writes to what is stderr now, not to what it was when the handler was made."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        click.echo(self.format(record), err=True)
+
+
 class _Commands(click.Group):
     """The commands, whose closed pipes reach `run`."""
 
@@ -87,7 +95,7 @@ def _version(ctx: click.Context, parameter: click.Parameter, asked: bool) -> Non
 def commands(quiet: bool, verbose: bool) -> None:
     """Say what a variant does to the regulatory code, with genome language models run by ONNX."""
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    handler = logging.StreamHandler()
+    handler = _Stderr()
     handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(message)s"))
     root = logging.getLogger("glm_annotate")
     root.handlers[:] = [handler]
