@@ -35,8 +35,12 @@ from glm_annotate.windows import WindowBatch, cut_windows, fit, too_long
 logger = logging.getLogger(__name__)
 
 _EvidenceKey = tuple[str, tuple[tuple[str, str], ...]]
-_LARGEST_CHUNK = 4096
-_CHUNK_BASES = 1 << 25  # bases of the windows of a chunk
+# A chunk holds so many records at most, and no more than fit in so many bytes of windows and
+# embeddings. It holds fewer of an expensive model (weights x bases), so that progress is seen and
+# Ctrl-C does not lose minutes. None of it depends on the machine: output is the same everywhere.
+_LARGEST_CHUNK, _SMALLEST_CHUNK = 4096, 16
+_CHUNK_BYTES = 1 << 25
+_CHUNK_COST = 1 << 40
 _LARGEST = float(np.finfo(np.float32).max)  # VCF's Float: larger ones could not be written
 
 
@@ -151,13 +155,7 @@ class Annotator:
     @property
     def chunk_size(self) -> int:
         """Records that go into a chunk."""
-        longest = max(
-            max(m.bundle.card.context, 16 * m.bundle.card.embedding.dim)
-            if m.bundle.card.embedding and any(s.score.output == "embedding" for s in m.scores)
-            else m.bundle.card.context
-            for m in self.models
-        )
-        return max(16, min(_LARGEST_CHUNK, _CHUNK_BASES // longest))
+        return max(_SMALLEST_CHUNK, min(_LARGEST_CHUNK, *map(_affordable, self.models)))
 
     def read(self, chunk: Chunk) -> Work:
         """Read a chunk's alleles."""
@@ -279,6 +277,16 @@ class Annotator:
                 total.values[key][i] = alone.values[key][i]
                 total.reasons[key][i] = alone.reasons[key][i]
         return total
+
+
+def _affordable(model: Model) -> int:
+    """Say how many records of one model a chunk may hold."""
+    card = model.bundle.card
+    size = card.context
+    if card.embedding is not None and "embedding" in model.outputs:
+        size = max(size, 16 * card.embedding.dim)
+    cost = model.bundle.graph.stat().st_size * card.context
+    return min(_CHUNK_BYTES // size, _CHUNK_COST // cost)
 
 
 def _ask_pairs(task: _Task, wanted: list[_EvidenceKey], pairs: Iterable[Pair]) -> None:
