@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 _HEADS = Path(__file__).parent / "heads"
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_CPU_ROWS = 8192  # rows a batch on the CPU: more does not pay, fewer leaves threads idle
+# Rows and passes a batch on the CPU: more does not pay, fewer leave threads idle.
+_CPU_ROWS, _CPU_PASSES = 8192, 16
 _CUDA_ROWS = 1 << 22
 _TYPES = {
     "tensor(int64)": "int64",
@@ -131,7 +132,7 @@ class OrtRunner:
             return min(self.settings.batch, self._batch.get(rows, self.settings.batch))
         if rows not in self._batch:
             on_cpu = self.device.kind == "cpu"
-            self._batch[rows] = max(1, _CPU_ROWS // rows) if on_cpu else self._try_batches(rows)
+            self._batch[rows] = _on_cpu(rows) if on_cpu else self._try_batches(rows)
         return self._batch[rows]
 
     def limit(self, rows: int, batch: int) -> None:
@@ -283,6 +284,10 @@ def _run_bound(session: ort.InferenceSession, binding: Any) -> None:
     # With bound outputs ONNX Runtime has no class of its own for a node that fails.
     except (RuntimeError, state.Fail, state.RuntimeException, state.InvalidArgument) as error:
         raise PassFailed(str(error).splitlines()[0]) from error
+
+
+def _on_cpu(rows: int) -> int:
+    return max(1, min(_CPU_PASSES, _CPU_ROWS // rows))
 
 
 def _pad(rows: Rows, multiple: int, pad_id: int | None) -> Rows:

@@ -345,8 +345,8 @@ def runner_of(tmp_path: Path, **settings: Any) -> OrtRunner:
 
 def test_batch_size_follows_from_the_rows_on_the_cpu(tmp_path: Path) -> None:
     runner = runner_of(tmp_path)
-    sizes = [runner.batch_size(rows) for rows in (1, 16, 8192, 100_000)]
-    assert sizes == [8192, 512, 1, 1]
+    sizes = [runner.batch_size(rows) for rows in (1, 512, 8192, 100_000)]
+    assert sizes == [16, 16, 1, 1]
     runner.limit(16, 5)
     assert runner.batch_size(16) == 5
 
