@@ -30,7 +30,17 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code, and leaves logging as it was."""
+    logger = logging.getLogger("glm_annotate")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    try:
+        return _run(arguments)
+    finally:
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         result = commands.main(arguments, PROGRAM, standalone_mode=False, obj=tuple(arguments))
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from oracle import Oracle
 
 from glm_annotate import __version__
 from glm_annotate.bundle import load_bundle
+from glm_annotate.cli import run
 from glm_annotate.testing import toy_bundle
 
 GENOME = {"chr1": "ACGTTGCAAC" * 6, "chrM": "GATTACAGATCC" * 3}
@@ -358,3 +360,11 @@ def test_circular(
 )
 def test_batch_size_and_threads_change_no_byte(given: list[str], annotate: Annotate) -> None:
     assert annotate("--no-version", *given) == annotate("--no-version")
+
+
+def test_a_run_leaves_logging_as_it_was() -> None:
+    """Programs that call the command line keep their own handlers and levels."""
+    logger = logging.getLogger("glm_annotate")
+    before = logger.handlers[:], logger.level, logger.propagate
+    assert run(["-q", "models", "list"]) == 0
+    assert (logger.handlers, logger.level, logger.propagate) == before
