@@ -143,7 +143,7 @@ def ask_distribution(pair: Pair, card: ModelCard, options: Options) -> Asked:
     masks = as_masks(rows) if card.objective == "masked" else None
     passes = bucket.passes(side.sequences, pair.members, masks)
     owner, row = members_rows(readable, pair.size)
-    spans = np.broadcast_to(side.spans, (pair.size, *side.spans.shape[1:]))[owner, row]
+    spans = side.spans_at(owner, row)
     focus = np.broadcast_to(pair.focus, (pair.size,))[owner]
     details = np.stack([row, spans[:, 1] - spans[:, 0], focus - spans[:, 0]], axis=1)
     ticket = bucket.ask("base", passes[owner], details.astype(np.int64))

@@ -54,10 +54,19 @@ class Haplotypes:
         """Spans, shape (1 or n, T, 2)."""
         return self.encoded.spans
 
+    def spans_at(self, member: Ints, row: Ints) -> Spans:
+        """Read the spans of some rows, shape (m, 2)."""
+        found: Spans = self.spans[0, row] if self.spans.shape[0] == 1 else self.spans[member, row]
+        return found
+
+    def spans_of(self, member: int) -> Spans:
+        """Read the spans of one sequence, shape (T, 2)."""
+        found: Spans = self.spans[0 if self.spans.shape[0] == 1 else member]
+        return found
+
     def known_at(self, member: Ints, row: Ints) -> Bools:
         """Say which of some rows (m,) stand for A, C, G and T alone; special tokens do not."""
-        shared = self.spans.shape[0] == 1
-        spans = self.spans[0, row] if shared else self.spans[member, row]  # (m, 2)
+        spans = self.spans_at(member, row)
         start, end = spans[:, 0, None], spans[:, 1, None]
         at = start + np.arange(max(1, int((end - start).max(initial=1))))
         odd = self.codes[member[:, None], np.minimum(at, self.codes.shape[1] - 1)] > 3

@@ -95,8 +95,7 @@ def _ask_side(size: int, side: _Side, share: float) -> _Read:
     row = masks[at if masks.shape[0] > 1 else 0, row]
     known = haplotypes.known_at(owners[at], row)
     at, row = at[known], row[known]
-    spans = haplotypes.spans
-    spans = spans[0, row] if spans.shape[0] == 1 else spans[owners[at], row]
+    spans = haplotypes.spans_at(owners[at], row)
     ids = ids_at(haplotypes, owners[at], row)
     ticket: Ticket = bucket.ask("token", passes[at], np.stack([row, ids], axis=1))
     length_bonus = (spans[:, 1] - spans[:, 0]) * _LOG4
@@ -121,7 +120,7 @@ def _differing_bases(pair: Pair, member: int) -> tuple[Ints, Ints]:
     left = _between(kept[0], kept[1])
     masks = []
     for side, (a, b) in zip(_both(pair), left, strict=True):
-        spans = side.spans[0 if side.spans.shape[0] == 1 else member]
+        spans = side.spans_of(member)
         bases = np.arange(a, b)[:, None] + side.kept[0]
         masks.append(as_masks(touching(spans[None], bases)))
     return masks[0], masks[1]
@@ -133,7 +132,7 @@ def _both(pair: Pair) -> tuple[Haplotypes, Haplotypes]:
 
 def _kept_rows(side: Haplotypes, member: int) -> Ints:
     """List the rows whose bases all lie in the part that both windows hold."""
-    spans = side.spans[0 if side.spans.shape[0] == 1 else member]
+    spans = side.spans_of(member)
     inside = (spans[:, 0] >= side.kept[0]) & (spans[:, 1] <= side.kept[1])
     return np.flatnonzero(inside & (spans[:, 1] > spans[:, 0]))
 
