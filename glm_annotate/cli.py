@@ -248,27 +248,49 @@ def train_command(config: str, data: str | None, resume: bool) -> None:
 
 
 @commands.command("export", short_help="Turn a checkpoint into a bundle.")
-@click.argument("checkpoint")
+@click.argument("source")
 @click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder to make.")
-@click.option("--card", required=True, metavar="CARD.toml", help="What the checkpoint cannot know.")
+@click.option("--card", metavar="CARD.toml", help="Keys of the card that SOURCE does not know.")
+@click.option("--family", metavar="NAME", help="System of SOURCE, where it cannot be told.")
+@click.option(
+    "--context", type=click.IntRange(min=1), metavar="N",
+    help="Bases of the window, in place of the system's default.",
+)  # fmt: skip
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16"]),
+    type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",
     show_default=True,
     help="Of the weights as stored.",
 )
+@click.option("--calibration", metavar="REF.fa", help="Genome that sets the scales of int8.")
+@click.option("--attention", is_flag=True, help="Give the graph the output attention.")
 @click.option("--force", is_flag=True, help="Replace BUNDLE where it exists.")
-def export_command(checkpoint: str, output: str, card: str, precision: Any, force: bool) -> None:
-    """Export CHECKPOINT as an ONNX bundle, checked against torch (needs the extra `train`)."""
+def export_command(source: str, output: str, **options: Any) -> None:
+    """Export SOURCE as an ONNX bundle, checked against torch (needs the extra `train`).
+
+    SOURCE is a checkpoint of `glm-annotate train`, or an official one: a .safetensors, .bin, .pt
+    or .ckpt file, a folder in the layout of the Hugging Face hub, or hf://owner/repo[@revision].
+    """
     _need_torch()
     from glm_annotate.train.export import export
 
-    report = export(
-        Path(checkpoint), Path(output), card=Path(card), precision=precision, force=force
+    if options["calibration"] and options["precision"] != "int8":
+        raise UsageError("--calibration is for --precision int8")
+    report = export(source, output, **options)
+    card = report.card
+    click.echo(
+        f"{report.folder}: {card.name}, {card.context} bp, {card.precision}, {report.size} bytes"
     )
-    worst = max(case.worst for case in report.parity)
-    click.echo(f"{report.folder}: {report.size} bytes, within {worst:.2g} of torch")
+    for case in report.parity:
+        for name, difference in case.deviation.items():
+            click.echo(
+                f"{name}\t{case.batch} x {case.length} rows\tONNX Runtime against torch "
+                f"{difference:.2g}\tlargest value {case.largest[name]:.3g}"
+            )
+    if card.precision != "fp32":
+        for name, difference in report.rounding.deviation.items():
+            click.echo(f"{name}\t{card.precision} against fp32\t{difference:.2g}")
 
 
 def _need_torch() -> None:

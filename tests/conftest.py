@@ -30,6 +30,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_gpu)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the table of `make parity`: one row a system and variant."""
+    reports = [x for kind in ("passed", "failed") for x in terminalreporter.getreports(kind)]
+    rows = [value for x in reports for key, value in x.user_properties if key == "parity"]
+    if not rows:
+        return
+    line = "{:28} {:26} {:34} {:>9} {:>9} {:>9} {:>7}".format
+    terminalreporter.section("parity with public implementations (random weights)")
+    head = ("system", "variant", "reference", "torch", "ONNX", "vcf", "values")
+    terminalreporter.write_line(line(*head))
+    for *names, public, onnx, scores, count in sorted(rows):
+        numbers = [x if isinstance(x, str) else f"{x:.1e}" for x in (public, onnx, scores)]
+        terminalreporter.write_line(line(*names, *numbers, count))
+
+
 @pytest.fixture(scope="session")
 def repo_dir() -> Path:
     """The root of the checkout."""

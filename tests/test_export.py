@@ -290,8 +290,8 @@ def test_large_graphs_keep_their_weights_beside(checkpoint, tmp_path, monkeypatc
 def test_a_graph_that_is_off_is_refused_and_nothing_stays(checkpoint, tmp_path, monkeypatch):
     run = graph.run_graph
 
-    def off(path, batches):
-        outputs = run(path, batches)
+    def off(path, batches, *, attention):
+        outputs = run(path, batches, attention=attention)
         outputs[1]["logits"][0, 0, 0] += 0.5
         return outputs
 
@@ -384,7 +384,9 @@ def test_the_command(checkpoint, repo_dir, tmp_path, capsys):
     done = subprocess.run(module, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout.startswith(f"{tmp_path / 'b'}: ")
-    assert done.stdout.count("\n") == 1, done.stdout
+    # Three shapes by two outputs, and what rounding did to two outputs.
+    assert done.stdout.count("ONNX Runtime against torch") == 6, done.stdout
+    assert done.stdout.count("fp16 against fp32") == 2, done.stdout
     made = load_bundle(tmp_path / "b").card
     assert (made.name, made.tag, made.scores) == ("mito", "MITO", ("LLR", "PLLR"))
     assert (made.precision, made.circular) == ("fp16", ("chrM", "MT", "M", "NC_012920.1"))

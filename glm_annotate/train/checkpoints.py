@@ -65,6 +65,17 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     os.replace(temporary, path)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Tell a checkpoint of ours from other files of torch.save, without reading its weights."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return False
+    return isinstance(values, dict) and {"config", "average", "optimizers"} <= values.keys()
+
+
 def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint.
 

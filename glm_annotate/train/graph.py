@@ -13,7 +13,7 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,9 +31,12 @@ from glm_annotate.train.families.family import Network
 if TYPE_CHECKING:
     import onnx
 
-INPUT, OUTPUTS = "rows", ("logits", "embedding")
-Precision = Literal["fp32", "fp16"]
+INPUT, CHANNELS, ATTENTION = "rows", "channels", "attention"
+OUTPUTS = ("logits", "embedding")
+Precision = Literal["fp32", "fp16", "int8"]
 Values = dict[str, NDArray[np.float32]]
+# Ids (B, T), or ids and channels (B, T, C).
+Batch = NDArray[np.int64] | tuple[NDArray[np.int64], NDArray[np.float32]]
 
 OPSET = 18
 # Batch and length of the example: neither is 1, which the exporter would take for a constant.
@@ -44,6 +47,8 @@ _UNPORTABLE = frozenset({"Gelu", "DFT", "STFT"})
 TOLERANCE = 1e-4
 # A protobuf message ends at 2 GiB; larger graphs keep their weights in a file beside them.
 _INLINE_BYTES = 1_900_000_000
+# Of weights in that file, so that it can be mapped into memory.
+_ALIGNMENT = 4096
 _TORCH_LOGS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
@@ -85,37 +90,51 @@ class Parity:
 
 
 class _Exported(nn.Module):
-    """What the graph computes: logits (B, T, V) and embedding (B, T, D) of one pass."""
+    """What the graph computes: logits (B, T, V), embedding (B, T, D), and maps where asked for."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, attention: bool) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.attention = network, attention
 
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        embedding = self.network.embed(rows)
+    def forward(self, rows: Tensor, channels: Tensor | None = None) -> tuple[Tensor, ...]:
+        if self.attention:
+            embedding, maps = self.network.attend(rows)
+            return self.network.decode(embedding).float(), embedding.float(), maps.float()
+        if channels is not None:
+            embedding = self.network.embed_with(rows, channels)
+        else:
+            embedding = self.network.embed(rows)
         return self.network.decode(embedding).float(), embedding.float()
 
 
-def write_graph(network: Network, path: Path, precision: Precision) -> None:
+def outputs_of(attention: bool) -> tuple[str, ...]:
+    """Name the graph's outputs, in order."""
+    return (*OUTPUTS, ATTENTION) if attention else OUTPUTS
+
+
+def write_graph(
+    network: Network, path: Path, precision: Precision, *, attention: bool = False
+) -> None:
     """Write a network as ONNX with any batch and length; large ones with `PATH.data` beside.
 
     Args:
         network: In evaluation mode; for fp16 with rounded matrices.
         path: File to write.
-        precision: How matrices are stored.
+        precision: How matrices are stored; int8 writes fp32, which `quantise` then turns.
+        attention: Give the attention maps as a third output.
 
     Raises:
         BundleError: The graph needs an operator that CUDA sessions lack.
     """
-    model = _trace(network)
-    operators = {node.op_type for graph in _graphs(model.graph) for node in graph.node}
-    unportable = sorted(operators & _UNPORTABLE)
-    if unportable:
-        raise BundleError(f"{path.name}: the graph holds {unportable[0]}, which CUDA cannot run")
-    _strip(model)
-    if precision == "fp16":
-        _store_as_half(model.graph)
-    _save(model, path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        traced = Path(scratch) / "traced.onnx"
+        model = _trace(network, traced, attention=attention)
+        operators = {node.op_type for graph in _graphs(model.graph) for node in graph.node}
+        unportable = sorted(operators & _UNPORTABLE)
+        if unportable:
+            raise BundleError(f"{path.name}: the graph holds {unportable[0]}, which CUDA lacks")
+        _strip(model)
+        _save(model, path, traced.parent, half=precision == "fp16")
 
 
 def round_matrices(network: Network) -> None:
@@ -138,22 +157,30 @@ def round_matrices(network: Network) -> None:
 
 
 @torch.no_grad()
-def run_torch(network: Network, rows: NDArray[np.int64]) -> Values:
-    """Compute logits (B, T, V) and embedding (B, T, D) of ids (B, T) with torch."""
-    embedding = network.embed(torch.from_numpy(rows))
-    logits = network.decode(embedding)
-    return {"logits": logits.float().numpy(), "embedding": embedding.float().numpy()}
+def run_torch(network: Network, batch: Batch, *, attention: bool = False) -> Values:
+    """Compute logits (B, T, V), embedding (B, T, D) and maps with torch."""
+    inputs = [torch.from_numpy(part) for part in _parts(batch)]
+    found = _Exported(network, attention=attention)(*inputs)
+    return {name: x.numpy() for name, x in zip(outputs_of(attention), found, strict=True)}
 
 
-def run_graph(path: Path, batches: list[NDArray[np.int64]]) -> list[Values]:
-    """Compute the outputs of an ONNX file on the CPU, for each batch of ids (B, T)."""
+def run_graph(path: Path, batches: Sequence[Batch], *, attention: bool = False) -> list[Values]:
+    """Compute the outputs of an ONNX file on the CPU, for each batch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    outputs = [session.run(list(OUTPUTS), {INPUT: rows}) for rows in batches]
-    return [dict(zip(OUTPUTS, found, strict=True)) for found in outputs]
+    names = outputs_of(attention)
+    outputs = [
+        session.run(list(names), dict(zip((INPUT, CHANNELS), _parts(batch), strict=False)))
+        for batch in batches
+    ]
+    return [dict(zip(names, found, strict=True)) for found in outputs]
+
+
+def _parts(batch: Batch) -> tuple[NDArray[Any], ...]:
+    return batch if isinstance(batch, tuple) else (batch,)
 
 
 def compare(found: Values, wanted: Values) -> Parity:
@@ -162,53 +189,59 @@ def compare(found: Values, wanted: Values) -> Parity:
     Raises:
         BundleError: The shapes differ.
     """
-    for name in OUTPUTS:
+    for name in wanted:
         if found[name].shape != wanted[name].shape:
             raise BundleError(
                 f"{name} has the shape {found[name].shape}, torch's has {wanted[name].shape}"
             )
     batch, length = wanted["logits"].shape[:2]
-    deviation = {k: float(np.abs(found[k] - wanted[k]).max()) for k in OUTPUTS}
-    largest = {k: float(np.abs(wanted[k]).max()) for k in OUTPUTS}
+    deviation = {k: float(np.abs(found[k] - wanted[k]).max()) for k in wanted}
+    largest = {k: float(np.abs(wanted[k]).max()) for k in wanted}
     return Parity(batch, length, deviation, largest)
 
 
-def random_rows(
-    vocabulary: int, spec: EncoderSpec, shape: tuple[int, int], seed: int
-) -> NDArray[np.int64]:
-    """Draw ids that hold every kind of token, a tenth of them the mask, shape (B, T)."""
+def random_batch(network: Network, spec: EncoderSpec, shape: tuple[int, int], seed: int) -> Batch:
+    """Draw ids (B, T) of every kind, a tenth of them the mask, and codes 0 to 4 as channels."""
     rng = np.random.default_rng(seed)
-    rows = rng.integers(vocabulary, size=shape)
+    rows = rng.integers(network.vocabulary, size=shape)
     if spec.vocab.mask_id is not None:
         rows[rng.random(shape) < 0.1] = spec.vocab.mask_id
-    return rows
+    if not network.channels:
+        return rows
+    return rows, rng.integers(5, size=(*shape, network.channels)).astype(np.float32)
 
 
-def _trace(network: Network) -> onnx.ModelProto:
+def _trace(network: Network, path: Path, *, attention: bool) -> onnx.ModelProto:
+    """Write a graph as torch makes it, and read it without the weights beside it, if any."""
     import onnx
 
-    rows = torch.arange(_EXAMPLE[0] * _EXAMPLE[1]).reshape(_EXAMPLE) % network.vocabulary
-    size = sum(weight.nbytes for weight in network.parameters())
-    with tempfile.TemporaryDirectory() as scratch, _quiet():
-        path = Path(scratch) / "traced.onnx"
+    shape = _EXAMPLE[0], min(_EXAMPLE[1], network.max_rows or _EXAMPLE[1])
+    rows = torch.arange(shape[0] * shape[1]).reshape(shape) % network.vocabulary
+    dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=network.max_rows)}
+    inputs = {INPUT: rows}
+    if network.channels:
+        inputs[CHANNELS] = torch.ones(*shape, network.channels)
+    size = sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))
+    names = outputs_of(attention)
+    with _quiet():
         torch.onnx.export(
-            _Exported(network).eval(),
-            (rows,),
+            _Exported(network, attention=attention).eval(),
+            tuple(inputs.values()),
             path,
-            input_names=[INPUT],
+            input_names=list(inputs),
             # Not the final names: the exporter gives them to the outputs even where an inner
             # value has the same one (`embedding` is an operator of torch), and such a graph is
             # refused by ONNX Runtime.
-            output_names=[f"final.{name}" for name in OUTPUTS],
+            output_names=[f"final.{name}" for name in names],
             opset_version=OPSET,
             dynamo=True,
-            dynamic_shapes={INPUT: {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}},
+            dynamic_shapes=dict.fromkeys(inputs, dynamic),
             external_data=size > _INLINE_BYTES,
             verbose=False,
         )
-        model = onnx.load(path)
-    names = {name: f"inner.{name}" for name in OUTPUTS}
-    _rename(model.graph, names | {f"final.{name}": name for name in OUTPUTS})
+    model = onnx.load(path, load_external_data=False)
+    inner = {name: f"inner.{name}" for name in names}
+    _rename(model.graph, inner | {f"final.{name}": name for name in names})
     return model
 
 
@@ -261,30 +294,56 @@ def _strip(model: onnx.ModelProto) -> None:
         part.ClearField("doc_string")
 
 
-def _store_as_half(graph: onnx.GraphProto) -> None:
+def _save(model: onnx.ModelProto, path: Path, folder: Path, *, half: bool) -> None:
+    """Write a graph; where its weights lie in `folder`, one at a time to `PATH.data`."""
+    import onnx
+    from onnx.external_data_helper import load_external_data_for_tensor, set_external_data
+
+    beside = [x for x in model.graph.initializer if x.data_location == onnx.TensorProto.EXTERNAL]
+    if not beside:
+        if half:
+            _store_as_half(model.graph, model.graph.initializer)
+        onnx.save_model(model, path)
+        return
+    casts: list[onnx.NodeProto] = []
+    with open(f"{path}.data", "wb") as out:
+        for tensor in beside:
+            load_external_data_for_tensor(tensor, str(folder))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            if half:
+                casts += _halve(tensor)
+            out.write(b"\0" * (-out.tell() % _ALIGNMENT))
+            place = out.tell()
+            length = out.write(tensor.raw_data)
+            set_external_data(tensor, Path(f"{path}.data").name, place, length)
+            tensor.ClearField("raw_data")
+    _put_first(model.graph, casts)
+    onnx.save_model(model, path)
+
+
+def _store_as_half(graph: onnx.GraphProto, tensors: Iterable[onnx.TensorProto]) -> None:
     """Store the matrices that float16 holds exactly as such, and cast them in the graph."""
+    _put_first(graph, [node for tensor in tensors for node in _halve(tensor)])
+
+
+def _halve(tensor: onnx.TensorProto) -> list[onnx.NodeProto]:
+    """Turn a matrix into float16 if that loses nothing; gives the node that casts it back."""
     from onnx import TensorProto, helper, numpy_helper
 
-    casts = []
-    for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
-            continue
-        exact = numpy_helper.to_array(tensor)
+    if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+        return []
+    exact = numpy_helper.to_array(tensor)
+    # A product beyond float16 is inf, which is not equal to what it was made from.
+    with np.errstate(over="ignore"):
         half = exact.astype(np.float16)
-        if not np.array_equal(half.astype(np.float32), exact):
-            continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
-        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
-    nodes = list(graph.node)
+    if not np.array_equal(half.astype(np.float32), exact):
+        return []
+    name = tensor.name
+    tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
+    return [helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT)]
+
+
+def _put_first(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    rest = list(graph.node)
     graph.ClearField("node")
-    graph.node.extend([*casts, *nodes])
-
-
-def _save(model: onnx.ModelProto, path: Path) -> None:
-    import onnx
-
-    beside: Mapping[str, Any] = {}
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _INLINE_BYTES:
-        beside = {"save_as_external_data": True, "location": f"{path.name}.data"}
-    onnx.save_model(model, path, **beside)
+    graph.node.extend([*nodes, *rest])

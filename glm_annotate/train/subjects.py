@@ -1,0 +1,216 @@
+"""What can be exported: a run of ours, or an official checkpoint, as a network and its card.
+
+The card has two sources. What the checkpoint knows (encoder, shapes, objective, what was held out)
+is a fact that nobody may contradict; what it only suggests (name, context, scores, licences) may
+be replaced by the author's card file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from glm_annotate.bundle import sha256_of
+from glm_annotate.card import Provenance
+from glm_annotate.errors import InputError
+from glm_annotate.train import checkpoints, graph
+from glm_annotate.train.checkpoints import Checkpoint
+from glm_annotate.train.families import FAMILIES
+from glm_annotate.train.families.family import Family, Loaded, Network, Official, Source
+from glm_annotate.train.sources import open_source
+
+# Keys that no card file may hold: the checkpoint decides them.
+FACTS = (
+    *("encoder", "family", "format", "inputs", "objective", "outputs", "precision", "sha256"),
+    "logits_shift",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A network that is to become a bundle.
+
+    Attributes:
+        name: How messages call it.
+        network: In evaluation mode, float32.
+        card: Card keys, those of `FACTS` among them.
+        provenance: Completes what the author wrote with what the checkpoint knows.
+        tokenizer: The text of `tokenizer.json`, for a bpe encoder.
+    """
+
+    name: str
+    network: Network
+    card: dict[str, Any]
+    provenance: Callable[[Provenance], dict[str, Any]]
+    tokenizer: str | None = None
+
+
+def open_subject(
+    source: str | Path, *, family: str | None = None, context: int | None = None
+) -> Subject:
+    """Read a checkpoint of ours or an official one.
+
+    Args:
+        source: See `sources.open_source`; or the checkpoint of a training run.
+        family: The system, where it cannot be told from config and keys.
+        context: Bases of the window, in place of the default.
+
+    Raises:
+        InputError: It cannot be read, is of no known system, or does not fit it.
+    """
+    if Path(source).is_file() and checkpoints.is_checkpoint(Path(source)):
+        if family is not None:
+            raise InputError(f"{source}: a checkpoint of glm-annotate knows its family")
+        return _own(source, context)
+    opened = open_source(source)
+    chosen, official = identify(opened, family)
+    return _official(opened, chosen, official, official.load(opened, context))
+
+
+def identify(source: Source, family: str | None = None) -> tuple[Family, Official]:
+    """Tell which system a source is of, from its config and keys.
+
+    Raises:
+        InputError: No system or more than one knows it.
+    """
+    readable = {name: entry for name, entry in FAMILIES.items() if entry.official}
+    if family is not None and family not in readable:
+        raise InputError(f"--family {family}: known are {', '.join(sorted(readable))}")
+    pool = [readable[family]] if family is not None else list(readable.values())
+    entries = [(entry, official) for entry in pool for official in entry.official]
+    found = [(entry, official) for entry, official in entries if official.recognise(source)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(sorted({entry.name for entry, _ in found}))
+        raise InputError(f"{source.name}: may be of {names}; say which with --family")
+    if family is not None and len(entries) == 1:
+        return entries[0]
+    shown = ", ".join(sorted(source.weights)[:3])
+    raise InputError(
+        f"{source.name}: config and keys ({shown}, ...) are of no known system; known are "
+        f"{', '.join(sorted(readable))}; name one with --family"
+    )
+
+
+def _own(path: str | Path, context: int | None) -> Subject:
+    state = checkpoints.load(path)
+    config = state.settings()
+    if config.family not in FAMILIES:
+        known = ", ".join(sorted(FAMILIES))
+        raise InputError(f"{path}: family {config.family!r} is unknown; known are {known}")
+    family = FAMILIES[config.family]
+    network = family.build(config.model)
+    try:
+        network.load_state_dict(state.average)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: the weights do not fit its own config: {reason}") from error
+    window = context or config.data.context
+    card = {
+        "name": config.name,
+        "context": window,
+        "anchor": window // 2,
+        "encoder": config.encoder.model_dump(mode="json", exclude_none=True),
+        "logits_shift": int(family.objective == "causal"),
+        **_facts(family, network),
+    }
+
+    def provenance(given: Provenance) -> dict[str, Any]:
+        return _own_provenance(given, state, network)
+
+    return Subject(str(path), network.eval(), card, provenance)
+
+
+def _official(source: Source, family: Family, official: Official, loaded: Loaded) -> Subject:
+    given = dict(loaded.card)
+    repository = source.repository.partition("@")[0]
+    releases = {x.repository.partition("@")[0]: x.name for x in official.releases}
+    folder = source.folder.resolve().name if source.folder is not None else family.name
+    card = {
+        "name": releases.get(repository, repository.rpartition("/")[2] or folder),
+        "tag": official.tag,
+        "description": f"{family.title}, official checkpoint.",
+        "logits_shift": int(family.objective == "causal"),
+        **given,
+        **_facts(family, loaded.network),
+    }
+    known = {
+        "code_licence": official.code_licence,
+        "weights_licence": official.weights_licence,
+        "citation": family.citation,
+        **given.get("provenance", {}),
+    }
+
+    def provenance(written: Provenance) -> dict[str, Any]:
+        values = written.model_dump(exclude_defaults=True)
+        quality = {**known.get("quality", {}), **written.quality, **_origin(source, loaded)}
+        command = f"glm-annotate export hf://{source.repository}" if source.repository else ""
+        return {"command": command, **known, **values, "quality": quality}
+
+    return Subject(source.name, loaded.network, card, provenance, loaded.tokenizer)
+
+
+def _origin(source: Source, loaded: Loaded) -> dict[str, Any]:
+    """Say which weights these are; file names only, a path would tell about somebody's machine."""
+    return {
+        "parameters": sum(weight.numel() for weight in loaded.network.parameters()),
+        "sha256_of_weights": {path.name: sha256_of(path) for path in source.files},
+    }
+
+
+def _facts(family: Family, network: Network) -> dict[str, Any]:
+    """List the keys that follow from family and network alone."""
+    ids = {"name": graph.INPUT, "axes": ("batch", "length"), "dtype": "int64"}
+    axes = {"logits": "vocabulary", "embedding": "channel"}
+    inputs = {graph.INPUT: ids}
+    if network.channels:
+        name = graph.CHANNELS
+        inputs[name] = {"name": name, "axes": ("batch", "length", "channel"), "dtype": "float32"}
+    return {
+        "family": family.name,
+        "objective": family.objective,
+        "inputs": inputs,
+        "outputs": {
+            key: {"name": key, "axes": ("batch", "length", axes[key])} for key in graph.OUTPUTS
+        },
+    }
+
+
+def _own_provenance(given: Provenance, state: Checkpoint, network: Network) -> dict[str, Any]:
+    """Add to what the author wrote what the run knows."""
+    config = state.settings()
+    bases = state.step * config.optim.batch * config.data.context
+    parameters = sum(weight.numel() for weight in network.parameters())
+    held_out = "; ".join(f"{group}: {', '.join(n)}" for group, n in sorted(state.valid.items()))
+    trained = {
+        "step": state.step,
+        "bases": bases,
+        "parameters": parameters,
+        "training_hours": round(state.seconds / 3600, 3),
+        "held_out_cross_entropy": {k: round(v, 5) for k, v in sorted(state.quality.items())},
+    }
+    return {
+        **given.model_dump(),
+        "citation": given.citation or FAMILIES[config.family].citation,
+        "accessions": _sentences(given.accessions, _count_contigs(state)),
+        "held_out": _sentences(given.held_out, held_out),
+        "quality": {**given.quality, **trained},
+        # 2 operations a weight and base forward, 4 backward.
+        "compute_pfs_days": float(f"{6 * parameters * bases / (1e15 * 86400):.4g}"),
+    }
+
+
+def _sentences(text: str, fact: str) -> str:
+    return " ".join(part for part in (text, fact) if part)
+
+
+def _count_contigs(state: Checkpoint) -> str:
+    """Name the sequences trained on by number and digest: too many to list in a card."""
+    names = sorted({name for group in state.groups.values() for name in group})
+    digest = hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
+    counts = ", ".join(f"{len(group)} {name}" for name, group in state.groups.items())
+    return f"{counts}; sha256 of their sorted names, one a line: {digest}"

@@ -1,0 +1,218 @@
+"""What every parity test does with a public implementation, its weights and a checkpoint of it.
+
+A test builds the public implementation of a system with random weights that leave nothing at
+zero or one (`randomise`), saves a checkpoint the way the authors' code does, and hands both to
+`check_parity`, which: reads the checkpoint and compares our network with the public one; exports
+it as a user would and compares ONNX Runtime with torch; scores real variants with the command
+line and compares them with the brute-force oracle, whose forward passes are the public
+implementation's. The figures become one row of the table that `make parity` prints.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pysam
+import torch
+from cli_kit import call, write_vcf
+from oracle import Oracle
+
+from glm_annotate.bundle import load_bundle
+from glm_annotate.train import graph
+from glm_annotate.train.sources import open_source
+from glm_annotate.train.subjects import identify
+
+# Token ids (B, T), and the channels (B, T, C) of systems that have some, to `logits` (B, T, V) and
+# `embedding` (B, T, D).
+Forward = Callable[..., Mapping[str, np.ndarray]]
+
+PUBLIC_LIMIT, ONNX_LIMIT, SCORE_LIMIT = 1e-5, 1e-4, 1e-4
+
+
+@dataclass(frozen=True)
+class Case:
+    """One system and variant, as a public implementation made it.
+
+    Attributes:
+        system: The family's `title`; `variant`: see `Official.variant`.
+        reference: The public implementation and its version, for the table.
+        source: File or folder that it saved.
+        forward: Its forward pass.
+        rows: Numbers of rows of the windows compared.
+        options: Further arguments of `glm-annotate export`.
+        scores: Scores compared with the oracle.
+        has_embedding: False where the public implementation does not give one.
+    """
+
+    system: str
+    variant: str
+    reference: str
+    source: Path
+    forward: Forward
+    rows: Sequence[tuple[int, int]] = ((1, 23), (3, 40), (2, 57))
+    options: Sequence[str] = ()
+    scores: Sequence[str] = ("LLR", "PLLR", "WTLLR", "ENT", "EMB_COS", "EMB_L2:pool=all")
+    has_embedding: bool = True
+    vcf_options: Sequence[str] = ()
+
+
+def randomise(module: torch.nn.Module, seed: int = 0, scale: float = 0.3) -> torch.nn.Module:
+    """Fill every floating parameter: norms around 1, all else around 0, nothing exactly there."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            if not weight.is_floating_point():
+                continue
+            noise = torch.randn(weight.shape, generator=generator)
+            around = 1.0 if weight.ndim == 1 and name.endswith(("weight", "scale")) else 0.0
+            fan = math.sqrt(weight[0].numel()) if weight.ndim > 1 else 1.0
+            spread = max(scale, 1.2 / fan) if weight.ndim > 1 and fan < 8 else scale
+            weight.copy_(around + noise * (1.2 / fan if weight.ndim > 1 else spread))
+    return module.eval()
+
+
+def worst(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Largest absolute difference as a part of max(1, largest value); shapes must agree."""
+    assert found.shape == wanted.shape
+    return float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))
+
+
+class PublicOracle(Oracle):
+    """The brute-force oracle with the public implementation's forward passes."""
+
+    def __init__(self, bundle: Path, fasta: Path, forward: Forward):
+        super().__init__(bundle, fasta)
+        self.forward = forward
+
+    def run(self, rows, masked=()):
+        ids = [self.vocab.mask_id if t in masked else row.id for t, row in enumerate(rows)]
+        self.passes += 1
+        outputs = self.forward(np.array([ids], dtype=np.int64))
+        return {name: values[0].astype(np.float64) for name, values in outputs.items()}
+
+
+def batch_of(network: Any, case: Case, shape: tuple[int, int], seed: int) -> Any:
+    """Random ids, and random codes as channels where the network has some."""
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(network.vocabulary, size=shape)
+    if not network.channels:
+        return (rows,)
+    return rows, rng.integers(5, size=(*shape, network.channels)).astype(np.float32)
+
+
+def real_variants(shared: Path, count: int = 24) -> tuple[Path, list[tuple[str, int, str, str]]]:
+    """Yeast genome and variants of chrI to chrIV: half of them substitutions, the rest indels."""
+    folder = shared / "data" / "yeast"
+    fasta = folder / "S288C_R64_16chr.fa.gz"
+    wanted = {"snv": count // 2, "ins": count // 4, "del": count - count // 2 - count // 4}
+    pools: dict[str, list[tuple[str, int, str, str]]] = {kind: [] for kind in wanted}
+    with pysam.VariantFile(
+        str(folder / "ensembl109_variants_chrnames.no_chrXV_XVI.vcf.gz")
+    ) as file:
+        for record in file.fetch("chrIV", 100_000, 200_000):
+            for alt in record.alts or ():
+                size = len(alt) - len(record.ref)
+                kind = "snv" if size == 0 else "ins" if size > 0 else "del"
+                if abs(size) <= 12 and set(record.ref + alt) <= set("ACGT"):
+                    pools[kind].append((record.chrom, record.pos, record.ref, alt))
+    chosen = random.Random(3)
+    picked = [x for kind, n in wanted.items() for x in chosen.sample(pools[kind], n)]
+    return fasta, sorted(picked)
+
+
+def public_parity(case: Case) -> float:
+    """Read the checkpoint with our code and compare the network with the public one."""
+    source = open_source(case.source)
+    _, official = identify(source)
+    loaded = official.load(source, _context(case))
+    differences = []
+    for seed, shape in enumerate(case.rows):
+        batch = batch_of(loaded.network, case, shape, seed)
+        ours = graph.run_torch(loaded.network, batch if len(batch) > 1 else batch[0])
+        theirs = case.forward(*batch)
+        names = ("logits", "embedding") if case.has_embedding else ("logits",)
+        differences += [worst(ours[name], theirs[name]) for name in names]
+    return max(differences)
+
+
+def onnx_parity(case: Case, bundle: Path) -> float:
+    """Compare the bundle's graph with the public implementation at the same shapes."""
+    card = load_bundle(bundle).card
+    source = open_source(case.source)
+    _, official = identify(source)
+    network = official.load(source, _context(case)).network
+    assert card.precision == "fp32"
+    batches = [batch_of(network, case, shape, 40 + seed) for seed, shape in enumerate(case.rows)]
+    single = [batch if len(batch) > 1 else batch[0] for batch in batches]
+    found = graph.run_graph(bundle / "model.onnx", single)
+    names = ("logits", "embedding") if case.has_embedding else ("logits",)
+    return max(
+        worst(outputs[name], theirs[name])
+        for outputs, batch in zip(found, batches, strict=True)
+        for theirs in [case.forward(*batch)]
+        for name in names
+    )
+
+
+def score_parity(case: Case, bundle: Path, folder: Path, shared: Path) -> tuple[float, int]:
+    """Score real variants with the command line and with the oracle; gives how many values."""
+    fasta, alleles = real_variants(shared)
+    vcf = write_vcf(folder / "real.vcf", [f"{c} {p} {r} {a}" for c, p, r, a in alleles])
+    table = folder / "scores.tsv"
+    words = ["vcf", vcf, "-f", fasta, "-m", f"T={bundle}", "-o", folder / "out.vcf"]
+    words += ["--tsv", table, "--device", "cpu:1", *case.vcf_options]
+    assert call(*words, *(x for score in case.scores for x in ("-s", score))) == 0
+    head, *lines = [line.split("\t") for line in table.read_text().splitlines()]
+    assert len(lines) == len(alleles)
+    oracle = PublicOracle(bundle, fasta, case.forward)
+    columns = [name for name in head if name.startswith("T_") and name != "T_STATUS"]
+    assert len(columns) == len(case.scores), columns
+    differences, texts = [], []
+    for line in lines:
+        row = dict(zip(head, line, strict=True))
+        allele = next(x for x in alleles if list(map(str, x)) == [row[k] for k in _site(head)])
+        for column, score in zip(columns, case.scores, strict=True):
+            wanted = oracle.score(*allele, score)
+            if isinstance(wanted, str):
+                assert row[column] == ".", (allele, score, wanted, row[column])
+                texts.append(wanted)
+            else:
+                assert row[column] != ".", (allele, score, wanted, row["T_STATUS"])
+                difference = abs(float(row[column]) - wanted)
+                differences.append(difference / max(1.0, abs(wanted)))
+    # At least one score must say something about every allele.
+    assert len(differences) >= len(alleles), texts
+    return max(differences), len(differences)
+
+
+def check_parity(
+    case: Case, folder: Path, record: Callable[[str, object], None], shared: Path
+) -> None:
+    """Do all three comparisons, note the figures for the table, and hold them to the limits."""
+    torch.set_num_threads(1)
+    bundle = folder / "bundle"
+    public = public_parity(case)
+    assert call("export", case.source, "-o", bundle, *case.options) == 0
+    assert call("models", "check", bundle) == 0
+    onnx = onnx_parity(case, bundle)
+    scores, values = score_parity(case, bundle, folder, shared)
+    row = [case.system, case.variant, case.reference, public, onnx, scores, values]
+    record("parity", row)
+    assert public <= PUBLIC_LIMIT
+    assert onnx <= ONNX_LIMIT
+    assert scores <= SCORE_LIMIT
+
+
+def _context(case: Case) -> int | None:
+    words = list(case.options)
+    return int(words[words.index("--context") + 1]) if "--context" in words else None
+
+
+def _site(head: Sequence[str]) -> list[str]:
+    return list(head[:4])
