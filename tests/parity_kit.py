@@ -173,10 +173,11 @@ def score_parity(case: Case, bundle: Path, folder: Path, shared: Path) -> tuple[
     oracle = PublicOracle(bundle, fasta, case.forward)
     columns = [name for name in head if name.startswith("T_") and name != "T_STATUS"]
     assert len(columns) == len(case.scores), columns
+    by_site = {tuple(map(str, allele)): allele for allele in alleles}
     differences, texts = [], []
     for line in lines:
         row = dict(zip(head, line, strict=True))
-        allele = next(x for x in alleles if list(map(str, x)) == [row[k] for k in _site(head)])
+        allele = by_site[tuple(row[name] for name in ("chrom", "pos", "ref", "alt"))]
         for column, score in zip(columns, case.scores, strict=True):
             wanted = oracle.score(*allele, score)
             if isinstance(wanted, str):
@@ -212,7 +213,3 @@ def check_parity(
 def _context(case: Case) -> int | None:
     words = list(case.options)
     return int(words[words.index("--context") + 1]) if "--context" in words else None
-
-
-def _site(head: Sequence[str]) -> list[str]:
-    return list(head[:4])

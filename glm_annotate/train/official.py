@@ -83,9 +83,15 @@ def fill(network: nn.Module, source: Source, keys: Keys) -> None:
             tally.found[name] = tally.found[twin]
         elif not any(name == text.split(" ", 1)[0] for text in tally.shapes):
             missing.append(name)
-    _refuse(source, "keys that this system does not have", tally.unknown)
-    _refuse(source, "shapes that do not fit the config", tally.shapes)
-    _refuse(source, "no weights for", missing)
+    remedy = "name the right system with --family, or fetch the checkpoint again"
+    if tally.unknown:
+        found = _some(tally.unknown)
+        raise InputError(f"{source.name}: keys that this system does not have: {found}; {remedy}")
+    if tally.shapes:
+        found = _some(tally.shapes)
+        raise InputError(f"{source.name}: shapes that do not fit the config: {found}; {remedy}")
+    if missing:
+        raise InputError(f"{source.name}: no weights for: {_some(missing)}; {remedy}")
     for name, value in tally.found.items():
         wanted[name].copy_(value)
     network.eval()
@@ -131,11 +137,6 @@ def _shape(value: Tensor) -> str:
     return "x".join(map(str, value.shape)) or "scalar"
 
 
-def _refuse(source: Source, what: str, names: list[str]) -> None:
-    if names:
-        shown = ", ".join(sorted(names)[:_SHOWN])
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        raise InputError(
-            f"{source.name}: {what}: {shown}{more}; name the right system with --family, "
-            "or fetch the checkpoint again"
-        )
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(sorted(names)[:_SHOWN]) + more

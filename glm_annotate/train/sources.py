@@ -5,9 +5,11 @@ Nothing but tensors is unpickled (`weights_only`): a checkpoint from the interne
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -102,11 +104,12 @@ def _load(path: Path) -> dict[str, Tensor]:
                 f"{path}: not a file of torch.save: damaged, or an unfinished download"
             )
     try:
-        # Transformer Engine keeps an empty buffer a layer in its `_extra_state`.
-        with torch.serialization.safe_globals([io.BytesIO]):
+        # Transformer Engine keeps a buffer of bytes a layer in its `_extra_state`.
+        with torch.serialization.safe_globals([io.BytesIO, bytes, codecs.encode]):
             values = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it holds {found[1]}" if found else type(error).__name__
         raise InputError(
             f"{path}: cannot be read as tensors alone ({reason}); give a .safetensors of the same "
             "weights, or save its state_dict by itself"
