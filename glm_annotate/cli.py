@@ -212,14 +212,34 @@ def models_show(model: str) -> None:
 
 @models_group.command("check")
 @click.argument("model")
-def models_check(model: str) -> None:
+@click.option("--golden", is_flag=True, help="Compare official weights with published figures.")
+@click.option(
+    "-f", "--fasta-ref", "fasta", metavar="FILE",
+    help="Genome or prompts that the published figures are of.",
+)  # fmt: skip
+def models_check(model: str, golden: bool, fasta: str | None) -> int:
     """Check the files of MODEL, load its graph and run its self-test."""
     from glm_annotate.testing import check_bundle
 
+    if fasta and not golden:
+        raise UsageError("-f is for --golden")
     report = check_bundle(Path(model) if Path(model).exists() else model)
     for name, difference in report.differences.items():
         click.echo(f"{name}\tlargest difference {difference:.3g}\tallowed {report.tolerance:.3g}")
     click.echo(f"{report.path}: ok, {report.cases} sequences")
+    return _tell_golden(model, fasta) if golden else 0
+
+
+def _tell_golden(model: str, fasta: str | None) -> int:
+    from glm_annotate.golden import check_golden
+
+    figures = check_golden(model, fasta)
+    for figure in figures:
+        click.echo(
+            f"{'ok  ' if figure.good else 'BAD '} {figure.what}\tfound {figure.found:.5f}\t"
+            f"published {figure.expected:.5f}\tallowed {figure.tolerance:g}"
+        )
+    return 0 if all(figure.good for figure in figures) else 1
 
 
 @commands.command("doctor", short_help="Say what works on this machine.")
