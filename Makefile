@@ -2,6 +2,7 @@
 #   make demo    annotate example_data with the shipped model and draw the scores (no torch)
 #   make test    the tests;  make lint    ruff and mypy;  make check    both
 #   make slow, make parity, make hosts    the tests that `make test` leaves out;  make bench    speed
+#   make docs    docs/models.md from the families and docs/parity.tsv
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,10 +20,10 @@ NO_TESTS_IS_FINE = || { code=$$?; [ $$code -eq 5 ] && echo "no test is marked '$
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow parity hosts lint format bench check clean
+.PHONY: help demo test slow parity hosts docs lint format bench check clean
 
 help:
-	@sed -n '2,4s/^# *//p' $(firstword $(MAKEFILE_LIST))
+	@sed -n '2,5s/^# *//p' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.demo-installed
 	$(BIN)/python example_data/demo.py --out $(DEMO_DIR)
@@ -33,11 +34,15 @@ test: $(VENV)/.dev-installed
 slow: $(VENV)/.dev-installed
 	$(PYTEST) -n $(WORKERS) -m slow $(NO_TESTS_IS_FINE)
 
-parity: $(VENV)/.dev-installed
-	$(PYTEST) -m parity $(NO_TESTS_IS_FINE)
+parity: $(VENV)/.parity-installed
+	$(PYTEST) -n $(WORKERS) -m parity
 
 hosts: $(VENV)/.dev-installed
 	$(PYTEST) -m hosts $(NO_TESTS_IS_FINE)
+
+# Copy build/parity.tsv to docs/parity.tsv first where the figures are to be new.
+docs: $(VENV)/.dev-installed
+	$(BIN)/python docs/make_models.py
 
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
@@ -67,6 +72,14 @@ $(VENV)/.demo-installed: $(VENV)/.created pyproject.toml constraints.txt
 $(VENV)/.dev-installed: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) --editable ".[train,dev,all]"
 	@touch $@ $(VENV)/.demo-installed
+
+# Public implementations of the systems; some ask for packages (flash-attn, CUDA) that the parts
+# compared here do not use, so they come without what they ask for.
+$(VENV)/.parity-installed: $(VENV)/.dev-installed tests/parity-requirements.txt \
+		tests/parity-requirements-alone.txt
+	$(PIP) -r tests/parity-requirements.txt
+	$(PIP) --no-deps -r tests/parity-requirements-alone.txt
+	@touch $@
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

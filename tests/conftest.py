@@ -31,18 +31,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the table of `make parity`: one row a system and variant."""
+    """Print the table of `make parity`, one row a system and variant, and write build/parity.tsv."""
     reports = [x for kind in ("passed", "failed") for x in terminalreporter.getreports(kind)]
     rows = [value for x in reports for key, value in x.user_properties if key == "parity"]
     if not rows:
         return
-    line = "{:28} {:26} {:34} {:>9} {:>9} {:>9} {:>7}".format
-    terminalreporter.section("parity with public implementations (random weights)")
     head = ("system", "variant", "reference", "torch", "ONNX", "vcf", "values")
-    terminalreporter.write_line(line(*head))
-    for *names, public, onnx, scores, count in sorted(rows):
-        numbers = [x if isinstance(x, str) else f"{x:.1e}" for x in (public, onnx, scores)]
-        terminalreporter.write_line(line(*names, *numbers, count))
+    cells = [
+        [x if isinstance(x, str) else f"{x:.1e}" if isinstance(x, float) else str(x) for x in row]
+        for row in sorted(rows)
+    ]
+    table = REPO / "build" / "parity.tsv"
+    table.parent.mkdir(exist_ok=True)
+    table.write_text("".join("\t".join(row) + "\n" for row in (head, *cells)))
+    line = "{:24} {:24} {:54} {:>9} {:>9} {:>9} {:>7}".format
+    terminalreporter.section("parity with public implementations (random weights)")
+    for row in (head, *cells):
+        terminalreporter.write_line(line(*row))
 
 
 @pytest.fixture(scope="session")

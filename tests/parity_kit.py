@@ -107,15 +107,12 @@ def batch_of(network: Any, case: Case, shape: tuple[int, int], seed: int) -> Any
 
 
 def real_variants(shared: Path, count: int = 24) -> tuple[Path, list[tuple[str, int, str, str]]]:
-    """Yeast genome and variants of chrI to chrIV: half of them substitutions, the rest indels."""
-    folder = shared / "data" / "yeast"
-    fasta = folder / "S288C_R64_16chr.fa.gz"
+    """Human chr20 and variants of the 1000 Genomes: half substitutions, a quarter each indels."""
+    folder = shared / "data" / "chr20"
     wanted = {"snv": count // 2, "ins": count // 4, "del": count - count // 2 - count // 4}
     pools: dict[str, list[tuple[str, int, str, str]]] = {kind: [] for kind in wanted}
-    with pysam.VariantFile(
-        str(folder / "ensembl109_variants_chrnames.no_chrXV_XVI.vcf.gz")
-    ) as file:
-        for record in file.fetch("chrIV", 100_000, 200_000):
+    with pysam.VariantFile(str(folder / "1000G_phase3_chr20_1-2Mb_sites.vcf.gz")) as file:
+        for record in file:
             for alt in record.alts or ():
                 size = len(alt) - len(record.ref)
                 kind = "snv" if size == 0 else "ins" if size > 0 else "del"
@@ -123,7 +120,7 @@ def real_variants(shared: Path, count: int = 24) -> tuple[Path, list[tuple[str, 
                     pools[kind].append((record.chrom, record.pos, record.ref, alt))
     chosen = random.Random(3)
     picked = [x for kind, n in wanted.items() for x in chosen.sample(pools[kind], n)]
-    return fasta, sorted(picked)
+    return folder / "chr20_GRCh37.fa.gz", sorted(picked)
 
 
 def public_parity(case: Case) -> float:

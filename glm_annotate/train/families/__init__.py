@@ -1,10 +1,13 @@
-"""Systems that can be trained: one file each, ending in `FAMILY`."""
+"""Systems that can be trained or read: one file each, ending in `FAMILY`."""
 
 from __future__ import annotations
 
-from glm_annotate.train.families import gpn
+from glm_annotate.train.families import gpn, nucleotide_transformer
 from glm_annotate.train.families.family import Family
 
-FAMILIES: dict[str, Family] = {"gpn": gpn.FAMILY}
+FAMILIES: dict[str, Family] = {
+    "gpn": gpn.FAMILY,
+    "nucleotide_transformer": nucleotide_transformer.FAMILY,
+}
 
 __all__ = ["FAMILIES", "Family"]
