@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import sys
+import types
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -50,6 +53,20 @@ def test_safetensors_and_every_way_of_torch_save(tmp_path):
         source = open_source(tmp_path / name)
         assert same(source.weights), name
         assert (source.config, source.files) == ({}, (tmp_path / name,))
+
+
+def test_settings_of_omegaconf_beside_the_weights_are_not_needed(tmp_path, monkeypatch):
+    """Lightning saves them so; here a class of the same name and state stands for omegaconf's."""
+    module = types.ModuleType("omegaconf.dictconfig")
+    config = type("DictConfig", (), {"__module__": module.__name__})
+    module.DictConfig = config
+    monkeypatch.setitem(sys.modules, "omegaconf", types.ModuleType("omegaconf"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    settings = config()
+    settings.content = {"d_model": 128, "parent": settings, "kind": Any, "more": defaultdict(list)}
+    saved(tmp_path / "w.ckpt", {"state_dict": WEIGHTS, "hyper_parameters": settings})
+    monkeypatch.delitem(sys.modules, module.__name__)
+    assert same(open_source(tmp_path / "w.ckpt").weights)
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])

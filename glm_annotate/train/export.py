@@ -26,7 +26,7 @@ from glm_annotate.errors import InputError
 from glm_annotate.train import graph
 from glm_annotate.train.families.family import Network
 from glm_annotate.train.graph import Batch, Parity, Precision, Values
-from glm_annotate.train.quantise import calibration_batches, quantise
+from glm_annotate.train.quantise import SCALED, calibration_batches, quantise
 from glm_annotate.train.subjects import FACTS, Subject, open_subject
 
 _SELFTEST_LENGTH = 96
@@ -132,7 +132,11 @@ def _write_graph(
     network, card = subject.network, ModelCard.model_validate(values)
     path, maps = scratch / GRAPH, wanted.attention
     full = _full_rows(card, network, scratch / TOKENIZER)
+    windows: list[Batch] = []
     probe = graph.random_batch(network, card.encoder, (2, min(full, _ROUNDING_ROWS)), seed=7)
+    if wanted.precision == "int8":
+        windows = calibration_batches(card, network, scratch / TOKENIZER, wanted.calibration)
+        probe = windows[-1]
     exact = graph.run_torch(network, probe, attention=maps)
     if wanted.precision == "fp16":
         graph.round_matrices(network)
@@ -140,12 +144,16 @@ def _write_graph(
     shapes = ((1, 1), (1, full), (5, min(19, full)))
     parity = _check_parity(path, network, card, shapes, attention=maps)
     if wanted.precision == "int8":
-        quantise(path, calibration_batches(card, network, scratch / TOKENIZER, wanted.calibration))
+        quantise(path, windows[:SCALED])
         (stored,) = graph.run_graph(path, [probe], attention=maps)
     else:
         stored = graph.run_torch(network, probe, attention=maps)
     rounding = graph.compare(stored, exact)
-    _write_selftest(scratch / SELFTEST, network, card, full, attention=maps)
+    shape = 1, min(_SELFTEST_LENGTH, full)
+    tested = graph.random_batch(network, card.encoder, shape, seed=11, masked=0.0)
+    if windows:
+        tested = graph.first_rows(windows[-2], _SELFTEST_LENGTH)
+    _write_selftest(scratch / SELFTEST, network, card, tested, attention=maps)
     return _Measured(_with_measurements(values, parity, rounding), parity, rounding)
 
 
@@ -260,22 +268,19 @@ def _check_parity(
 
 
 def _write_selftest(
-    path: Path, network: Network, card: ModelCard, full: int, *, attention: bool
+    path: Path, network: Network, card: ModelCard, batch: Batch, *, attention: bool
 ) -> None:
     """Write rows and what torch answers: a window as it is, and with a tenth of it masked."""
-    shape = (1, min(_SELFTEST_LENGTH, full))
-    plain = np.random.default_rng(11).integers(network.vocabulary, size=shape)
-    rows = [plain]
+    rows, channels = graph.parts_of(batch)
     if card.encoder.vocab.mask_id is not None:
-        rows.append(mask_rows(plain, np.arange(shape[1]) % 10 == 5, card.encoder))
-    batch: Batch = np.concatenate(rows)
-    arrays: dict[str, Any] = {"input_rows": batch}
-    if network.channels:
-        size = (len(batch), shape[1], network.channels)
-        codes = np.random.default_rng(12).integers(5, size=size).astype(np.float32)
-        arrays["input_channels"] = codes
-        batch = np.concatenate(rows), codes
-    outputs: Values = graph.run_torch(network, batch, attention=attention)
+        touched = np.arange(rows.shape[1]) % 10 == 5
+        rows = np.concatenate([rows, mask_rows(rows, touched, card.encoder)])
+    arrays: dict[str, Any] = {"input_rows": rows}
+    if channels is not None:
+        channels = np.repeat(channels, len(rows) // len(channels), axis=0)
+        arrays["input_channels"] = channels
+    whole: Batch = rows if channels is None else (rows, channels)
+    outputs: Values = graph.run_torch(network, whole, attention=attention)
     arrays |= {f"output_{key}": array for key, array in outputs.items()}
     np.savez_compressed(path, **arrays)
 

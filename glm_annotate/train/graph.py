@@ -159,7 +159,7 @@ def round_matrices(network: Network) -> None:
 @torch.no_grad()
 def run_torch(network: Network, batch: Batch, *, attention: bool = False) -> Values:
     """Compute logits (B, T, V), embedding (B, T, D) and maps with torch."""
-    inputs = [torch.from_numpy(part) for part in _parts(batch)]
+    inputs = [torch.from_numpy(part) for part in parts_of(batch) if part is not None]
     found = _Exported(network, attention=attention)(*inputs)
     return {name: x.numpy() for name, x in zip(outputs_of(attention), found, strict=True)}
 
@@ -172,15 +172,8 @@ def run_graph(path: Path, batches: Sequence[Batch], *, attention: bool = False) 
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = outputs_of(attention)
-    outputs = [
-        session.run(list(names), dict(zip((INPUT, CHANNELS), _parts(batch), strict=False)))
-        for batch in batches
-    ]
+    outputs = [session.run(list(names), feeds_of(batch)) for batch in batches]
     return [dict(zip(names, found, strict=True)) for found in outputs]
-
-
-def _parts(batch: Batch) -> tuple[NDArray[Any], ...]:
-    return batch if isinstance(batch, tuple) else (batch,)
 
 
 def compare(found: Values, wanted: Values) -> Parity:
@@ -200,15 +193,39 @@ def compare(found: Values, wanted: Values) -> Parity:
     return Parity(batch, length, deviation, largest)
 
 
-def random_batch(network: Network, spec: EncoderSpec, shape: tuple[int, int], seed: int) -> Batch:
-    """Draw ids (B, T) of every kind, a tenth of them the mask, and codes 0 to 4 as channels."""
+def random_batch(
+    network: Network,
+    spec: EncoderSpec,
+    shape: tuple[int, int],
+    seed: int,
+    *,
+    masked: float = 0.1,
+) -> Batch:
+    """Draw ids (B, T) of every kind, a part of them masked, and codes 0 to 4 as channels."""
     rng = np.random.default_rng(seed)
     rows = rng.integers(network.vocabulary, size=shape)
     if spec.vocab.mask_id is not None:
-        rows[rng.random(shape) < 0.1] = spec.vocab.mask_id
+        rows[rng.random(shape) < masked] = spec.vocab.mask_id
     if not network.channels:
         return rows
     return rows, rng.integers(5, size=(*shape, network.channels)).astype(np.float32)
+
+
+def parts_of(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
+    """Take a batch apart: ids (B, T), and channels (B, T, C) where there are some."""
+    return batch if isinstance(batch, tuple) else (batch, None)
+
+
+def feeds_of(batch: Batch) -> dict[str, NDArray[Any]]:
+    """Name a batch's arrays as the graph's inputs are named."""
+    rows, channels = parts_of(batch)
+    return {INPUT: rows} if channels is None else {INPUT: rows, CHANNELS: channels}
+
+
+def first_rows(batch: Batch, count: int) -> Batch:
+    """Cut a batch to its first rows."""
+    rows, channels = parts_of(batch)
+    return rows[:, :count] if channels is None else (rows[:, :count], channels[:, :count])
 
 
 def _trace(network: Network, path: Path, *, attention: bool) -> onnx.ModelProto:

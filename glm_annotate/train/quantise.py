@@ -14,24 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glm_annotate.card import ModelCard
 from glm_annotate.encoding import make_encoder, mask_rows
 from glm_annotate.errors import InputError
 from glm_annotate.genome import Genome
 from glm_annotate.train.families.family import Network
-from glm_annotate.train.graph import CHANNELS, INPUT, Batch
+from glm_annotate.train.graph import Batch, feeds_of
 
 # Products are what takes the time; all else stays float32.
 _OPERATORS = ["MatMul", "Gemm", "Conv"]
-_WINDOWS = 16
+# Windows that set the scales, and after them those that tell what it cost.
+SCALED, _MEASURED = 16, 4
+_WINDOWS = SCALED + _MEASURED
 _MASKED = 0.1
 
 
 def calibration_batches(
     card: ModelCard, network: Network, tokenizer: Path, fasta: str | Path | None
 ) -> list[Batch]:
-    """Cut windows whose activations set the scales, a tenth of their rows masked, one a batch.
+    """Cut windows, a tenth of their rows masked, one a batch.
+
+    The first `SCALED` set the scales, the others are for measuring: outside of what calibration
+    saw (padding, unknown letters) eight bits mean little.
 
     Args:
         card: Of the model.
@@ -50,7 +56,8 @@ def calibration_batches(
     for window in windows:
         rows = encoder.encode(window[None])[0].rows.astype(np.int64)[:, :limit]
         if card.encoder.vocab.mask_id is not None:
-            rows = mask_rows(rows, rng.random(rows.shape[1]) < _MASKED, card.encoder)
+            touched: NDArray[np.bool_] = np.less(rng.random(rows.shape[1]), _MASKED)
+            rows = mask_rows(rows, touched, card.encoder)
         if network.channels:
             codes = rng.integers(5, size=(*rows.shape, network.channels)).astype(np.float32)
             batches.append((rows, codes))
@@ -85,6 +92,8 @@ def quantise(path: Path, batches: Sequence[Batch]) -> None:
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
                 use_external_data_format=beside,
+                # Products of two activations (attention) cost accuracy and hold no weights.
+                extra_options={"MatMulConstBOnly": True},
             )
         finally:
             logging.root.setLevel(level)
@@ -103,10 +112,7 @@ class _Reader:
     def get_next(self) -> dict[str, Any] | None:
         """Give the next inputs, None after the last."""
         batch = next(self._left, None)
-        if batch is None:
-            return None
-        parts = batch if isinstance(batch, tuple) else (batch,)
-        return dict(zip((INPUT, CHANNELS), parts, strict=False))
+        return None if batch is None else feeds_of(batch)
 
 
 def _random(card: ModelCard, rng: np.random.Generator) -> list[np.ndarray[Any, Any]]:

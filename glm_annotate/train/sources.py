@@ -10,6 +10,7 @@ import io
 import json
 import pickle
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -32,9 +33,30 @@ _BESIDE = (
     "special_tokens_map.json", "*.index.json",
 )  # fmt: skip
 _CONFIGS = ("config.json", "config.yml", "config.yaml")
+# Lightning's files may hold settings of these classes of omegaconf beside the weights.
+_SETTINGS = (
+    *("base.ContainerMetadata", "base.Metadata", "dictconfig.DictConfig", "listconfig.ListConfig"),
+    *(f"nodes.{x}Node" for x in ("Any", "Boolean", "Float", "Integer", "String")),
+)
 # What some files wrap the weights in.
 _WRAPPERS = ("state_dict", "model_state_dict", "module")
+_UNREADABLE = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, TypeError)
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+
+class _Settings:
+    """Stands for a class that is not imported, and forgets what it is given."""
+
+    def __setstate__(self, state: object) -> None:
+        """Keep nothing."""
+
+
+# Transformer Engine keeps a buffer of bytes a layer in its `_extra_state`.
+_ALLOWED: list[Any] = [
+    *(io.BytesIO, bytes, codecs.encode),
+    *((_Settings, f"omegaconf.{name}") for name in _SETTINGS),
+    *(dict, list, int, str, float, bool, defaultdict, (Any, "typing.Any")),
+]
 
 
 def open_source(text: str | Path) -> Source:
@@ -104,10 +126,9 @@ def _load(path: Path) -> dict[str, Tensor]:
                 f"{path}: not a file of torch.save: damaged, or an unfinished download"
             )
     try:
-        # Transformer Engine keeps a buffer of bytes a layer in its `_extra_state`.
-        with torch.serialization.safe_globals([io.BytesIO, bytes, codecs.encode]):
+        with torch.serialization.safe_globals(_ALLOWED):
             values = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except _UNREADABLE as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it holds {found[1]}" if found else type(error).__name__
         raise InputError(

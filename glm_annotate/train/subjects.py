@@ -110,6 +110,8 @@ def _own(path: str | Path, context: int | None) -> Subject:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: the weights do not fit its own config: {reason}") from error
     window = context or config.data.context
+    vocab = config.encoder.vocab
+    network.materialise(window + len(vocab.prefix) + len(vocab.suffix))
     card = {
         "name": config.name,
         "context": window,

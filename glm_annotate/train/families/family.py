@@ -42,6 +42,12 @@ class Network(nn.Module):
         """Return what `embed` does, and the attention maps (B, layers, heads, T, T)."""
         raise NotImplementedError
 
+    def materialise(self, window: int) -> None:
+        """Fix what depends on weights alone, for windows of up to `window` rows.
+
+        Called before a graph is written; long filters are worked out here.
+        """
+
     def decode(self, embedding: Tensor) -> Tensor:
         """Turn embeddings (B, T, dim) into logits (B, T, vocabulary)."""
         raise NotImplementedError
