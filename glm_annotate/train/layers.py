@@ -43,17 +43,24 @@ def attention(
     return maps @ value, maps
 
 
-def causal_bias(rows: int) -> Tensor:
+def causal_bias(rows: int, device: torch.device) -> Tensor:
     """Make the bias (T, T) that hides what comes later."""
-    place = torch.arange(rows)
+    place = torch.arange(rows, device=device)
     hidden = place[None, :] > place[:, None]
     return torch.where(hidden, torch.finfo(torch.float32).min, 0.0)
 
 
-def rotary_table(rows: int, dim: int, base: float = 10000.0, scale: float = 1.0) -> Tensor:
+def rotary_table(
+    rows: int,
+    dim: int,
+    base: float = 10000.0,
+    scale: float = 1.0,
+    device: torch.device | None = None,
+) -> Tensor:
     """Compute angles (T, dim / 2): position / scale times base^(-2 i / dim)."""
-    frequency = base ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-    return (torch.arange(rows, dtype=torch.float32) / scale)[:, None] * frequency
+    exponent = -torch.arange(0, dim, 2, dtype=torch.float32, device=device) / dim
+    place = torch.arange(rows, dtype=torch.float32, device=device) / scale
+    return place[:, None] * base**exponent
 
 
 def rotate_halves(x: Tensor, angles: Tensor) -> Tensor:

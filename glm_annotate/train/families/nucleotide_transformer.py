@@ -172,8 +172,9 @@ class NucleotideTransformer(Network):
     def _run(self, rows: Tensor, maps: list[Tensor] | None) -> Tensor:
         """Embed, and append each layer's maps (B, H, T, T) to a list if there is one."""
         x: Tensor = self.embeddings(rows)
-        table = rotary_table(rows.shape[1], self.dim // self.config.heads, self.config.base)
-        angles = None if self.config.positions else table.to(x.device)
+        width, base = self.dim // self.config.heads, self.config.base
+        table = rotary_table(rows.shape[1], width, base, device=x.device)
+        angles = None if self.config.positions else table
         for layer in self.layers:
             x, seen = layer(x, angles)
             if maps is not None:
