@@ -186,7 +186,7 @@ def score_parity(case: Case, bundle: Path, folder: Path, shared: Path) -> tuple[
                 differences.append(difference / max(1.0, abs(wanted)))
     # At least one score must say something about every allele.
     assert len(differences) >= len(alleles), texts
-    return max(differences), len(differences)
+    return float(max(differences)), len(differences)
 
 
 def check_parity(
@@ -200,7 +200,7 @@ def check_parity(
     assert call("models", "check", bundle) == 0
     onnx = onnx_parity(case, bundle)
     scores, values = score_parity(case, bundle, folder, shared)
-    row = [case.system, case.variant, case.reference, public, onnx, scores, values]
+    row = [case.system, case.variant, case.reference, float(public), float(onnx), scores, values]
     record("parity", row)
     assert public <= PUBLIC_LIMIT
     assert onnx <= ONNX_LIMIT
