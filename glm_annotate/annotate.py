@@ -19,85 +19,30 @@ from functools import partial
 
 import numpy as np
 
-from glm_annotate.answers import Floats, Ints, OutputRole
-from glm_annotate.bundle import Bundle
 from glm_annotate.chunks import Chunk
-from glm_annotate.encoding import refused
-from glm_annotate.evidence import EVIDENCE, Asked
 from glm_annotate.genome import Genome, aliases
-from glm_annotate.pairs import Pair, grid_pairs, variant_pairs
-from glm_annotate.plan import PassFailed, Plan
-from glm_annotate.runtime import OrtRunner
-from glm_annotate.scores import ScoreSpec
+from glm_annotate.plan import PassFailed
+from glm_annotate.tasks import Model as Model
+from glm_annotate.tasks import Result as Result
+from glm_annotate.tasks import (
+    Task,
+    ask,
+    blank_result,
+    foreseen_result,
+    make_task,
+    result_of,
+    single_task,
+)
 from glm_annotate.variants import AlleleReader, Alleles, Skip, skip_code
-from glm_annotate.windows import WindowBatch, cut_windows, fit, too_long
 
 logger = logging.getLogger(__name__)
 
-_EvidenceKey = tuple[str, tuple[tuple[str, str], ...]]
 # A chunk holds so many records at most, and no more than fit in so many bytes of windows and
 # embeddings. It holds fewer of an expensive model (weights x bases), so that progress is seen and
 # Ctrl-C does not lose minutes. None of it depends on the machine: output is the same everywhere.
 _LARGEST_CHUNK, _SMALLEST_CHUNK = 4096, 16
 _CHUNK_BYTES = 1 << 25
 _CHUNK_COST = 1 << 40
-_LARGEST = float(np.finfo(np.float32).max)  # VCF's Float: larger ones could not be written
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A bundle as it is used in one run.
-
-    Attributes:
-        tag: Prefix of its INFO keys.
-        bundle: Card, graph and encoder.
-        scores: What is computed.
-        strands: Strands that are read and averaged; True is the reverse one.
-        circular: FASTA names of contigs that wrap around.
-        runners: Sessions, one a device.
-        ignore_scope: Score contigs that the card is not meant for.
-    """
-
-    tag: str
-    bundle: Bundle
-    scores: tuple[ScoreSpec, ...]
-    strands: tuple[bool, ...]
-    circular: frozenset[str]
-    runners: Sequence[OrtRunner]
-    ignore_scope: bool = False
-
-    @property
-    def outputs(self) -> frozenset[OutputRole]:
-        """Graph outputs that the scores read."""
-        return frozenset(spec.score.output for spec in self.scores)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What one model says of a chunk's alleles.
-
-    Attributes:
-        skip: Why an allele has no score at all, as in `variants.skip_code`; 0 for none.
-        values: By `ScoreSpec.key`, NaN where there is no number.
-        reasons: By `ScoreSpec.key`: why an allele that is not skipped has no number; 0 for none.
-    """
-
-    skip: Ints
-    values: dict[str, Floats]
-    reasons: dict[str, Ints]
-
-
-@dataclass(slots=True)
-class _Task:
-    """One model's share of a chunk."""
-
-    model: Model
-    alleles: Alleles
-    skip: Ints
-    chosen: Ints
-    plan: Plan
-    asked: dict[_EvidenceKey, list[tuple[Pair, Asked]]]
-    failed: bool = False
 
 
 @dataclass(slots=True)
@@ -112,7 +57,7 @@ class Work:
 
     chunk: Chunk
     alleles: Alleles
-    tasks: list[_Task]
+    tasks: list[Task]
     passes: dict[str, int] = field(default_factory=dict)
 
 
@@ -167,7 +112,7 @@ class Annotator:
     def prepare(self, work: Work) -> Work:
         """Cut and encode windows, and plan the passes."""
         for task in work.tasks:
-            self._ask(task)
+            ask(task, self.genome)
             work.passes[task.model.tag] = task.plan.seal()
         return work
 
@@ -183,22 +128,14 @@ class Annotator:
     def finish(self, work: Work) -> Scored:
         """Turn answers into scores."""
         results = {
-            task.model.tag: self._one_by_one(task) if task.failed else _result(task)
+            task.model.tag: self._one_by_one(task) if task.failed else result_of(task)
             for task in work.tasks
         }
         return Scored(work.chunk, work.alleles, results)
 
     def foresee(self, work: Work) -> Scored:
         """Give what is known of a prepared chunk before its passes: skips and reasons."""
-        results = {}
-        for task in work.tasks:
-            result = _blank_result(task)
-            for spec in task.model.scores:
-                asked = task.asked.get(spec.evidence, [])
-                result.reasons[spec.key][:] = _reasons(task, asked)
-                scored = (result.skip == 0) & (result.reasons[spec.key] == 0)
-                result.values[spec.key][scored] = 0.0
-            results[task.model.tag] = result
+        results = {task.model.tag: foreseen_result(task) for task in work.tasks}
         return Scored(work.chunk, work.alleles, results)
 
     def trial(self, work: Work) -> dict[str, float]:
@@ -211,16 +148,14 @@ class Annotator:
             for task in work.tasks
         }
 
-    def _task(self, model: Model, alleles: Alleles) -> _Task:
+    def _task(self, model: Model, alleles: Alleles) -> Task:
         card = model.bundle.card
         skip = alleles.skip.copy()
         if card.scope is not None and not model.ignore_scope:
             fits = np.array([self._in_scope(model, name) for name in alleles.contigs], dtype=bool)
             outside = (alleles.contig >= 0) & ~fits[alleles.contig]
             skip[(skip == 0) & outside] = skip_code(Skip.OUT_OF_SCOPE)
-        skip[(skip == 0) & too_long(alleles, card)] = skip_code(Skip.TOO_LONG)
-        plan = Plan(model.bundle.encoder, card.logits_shift)
-        return _Task(model, alleles, skip, np.flatnonzero(skip == 0), plan, {})
+        return make_task(model, alleles, skip)
 
     def _in_scope(self, model: Model, name: str) -> bool:
         key = model.tag, name
@@ -229,50 +164,20 @@ class Annotator:
             self._scope[key] = model.bundle.card.in_scope(name, length, aliases(name))
         return self._scope[key]
 
-    def _ask(self, task: _Task) -> None:
-        """Ask for all evidence that the task's scores read, each kind once."""
-        model, card = task.model, task.model.bundle.card
-        wanted = dict.fromkeys(spec.evidence for spec in model.scores)
-        grid = [key for key in wanted if EVIDENCE[key[0]].windows == "grid"]
-        centred = [key for key in wanted if EVIDENCE[key[0]].windows == "variant"]
-        cut = cut_windows(self.genome, task.alleles, task.chosen, card, model.circular)
-        for whole in (self._readable(task, batch) for batch in cut):
-            for reverse in model.strands:
-                if grid:
-                    pairs = grid_pairs(
-                        self.genome, task.alleles, whole, card, model.circular, task.plan, reverse
-                    )
-                    _ask_pairs(task, grid, pairs)
-            if centred:
-                for batch in fit(whole, card, model.bundle.encoder):
-                    for reverse in model.strands:
-                        _ask_pairs(task, centred, variant_pairs(batch, task.plan, reverse))
-
-    def _readable(self, task: _Task, batch: WindowBatch) -> WindowBatch:
-        """Leave out windows with letters that the encoder refuses."""
-        spec = task.model.bundle.encoder.spec
-        if spec.vocab.n != "error":
-            return batch
-        bad = refused(batch.ref, spec) | refused(batch.alt, spec)
-        task.skip[batch.allele[bad]] = skip_code(Skip.AMBIGUOUS)
-        task.chosen = np.flatnonzero(task.skip == 0)
-        return batch.take(np.flatnonzero(~bad))
-
-    def _one_by_one(self, task: _Task) -> Result:
+    def _one_by_one(self, task: Task) -> Result:
         """Score the alleles of a chunk with a failed pass singly, so that only its own fail."""
-        total = _blank_result(task)
+        total = blank_result(task)
         for i in task.chosen.tolist():
-            plan = Plan(task.plan.encoder, task.model.bundle.card.logits_shift)
-            single = _Task(task.model, task.alleles, task.skip, np.array([i]), plan, {})
-            self._ask(single)
-            plan.seal()
+            single = single_task(task, i)
+            ask(single, self.genome)
+            single.plan.seal()
             try:
-                plan.execute(task.model.runners[0])
+                single.plan.execute(task.model.runners[0])
             except PassFailed as error:
                 logger.warning("%s: a forward pass failed: %s", task.model.tag, error)
                 total.skip[i] = skip_code(Skip.FAILED)
                 continue
-            alone = _result(single)
+            alone = result_of(single)
             for key in total.values:
                 total.values[key][i] = alone.values[key][i]
                 total.reasons[key][i] = alone.reasons[key][i]
@@ -282,75 +187,11 @@ class Annotator:
 def _affordable(model: Model) -> int:
     """Say how many records of one model a chunk may hold."""
     card = model.bundle.card
-    size = card.context
+    size = card.context * (1 + len(card.encoder.channels))
     if card.embedding is not None and "embedding" in model.outputs:
         size = max(size, 16 * card.embedding.dim)
     cost = model.bundle.graph.stat().st_size * card.context
     return min(_CHUNK_BYTES // size, _CHUNK_COST // cost)
-
-
-def _ask_pairs(task: _Task, wanted: list[_EvidenceKey], pairs: Iterable[Pair]) -> None:
-    card = task.model.bundle.card
-    for pair in pairs:
-        for key in wanted:
-            name, options = key
-            asked = EVIDENCE[name].ask(pair, card, dict(options))
-            task.asked.setdefault(key, []).append((pair, asked))
-
-
-def _blank_result(task: _Task) -> Result:
-    n, keys = len(task.alleles), [spec.key for spec in task.model.scores]
-    return Result(
-        task.skip.copy(),
-        {key: np.full(n, np.nan) for key in keys},
-        {key: np.zeros(n, dtype=np.int64) for key in keys},
-    )
-
-
-def _result(task: _Task) -> Result:
-    result = _blank_result(task)
-    # Nothing was asked where no window of the chunk could be cut.
-    wanted = dict.fromkeys(spec.evidence for spec in task.model.scores)
-    evidence = {key: _gather(task, task.asked.get(key, [])) for key in wanted}
-    for spec in task.model.scores:
-        values, reasons = evidence[spec.evidence]
-        result.reasons[spec.key][:] = reasons
-        chosen = task.chosen[reasons[task.chosen] == 0]
-        if not chosen.size:
-            continue
-        numbers = spec.score.reduce(values[chosen])
-        fine = np.abs(numbers) <= _LARGEST  # False for NaN
-        result.values[spec.key][chosen] = np.where(fine, numbers, np.nan)
-        result.reasons[spec.key][chosen[~fine]] = skip_code(Skip.NOT_FINITE)
-    return result
-
-
-def _gather(task: _Task, asked: list[tuple[Pair, Asked]]) -> tuple[Floats, Ints]:
-    """Average evidence over strands; returns it with the reasons where there is none."""
-    n, share = len(task.alleles), 1 / len(task.model.strands)
-    total: Floats = np.zeros(0)
-    for pair, one in asked:
-        if bool((one.skip != 0).all()):
-            continue  # nothing was asked
-        values = one.read()
-        total = total if total.size else np.zeros((n, *values.shape[1:]))
-        total[pair.allele] += share * values
-    return total if total.size else np.full(n, np.nan), _reasons(task, asked)
-
-
-def _reasons(task: _Task, asked: list[tuple[Pair, Asked]]) -> Ints:
-    """Say why alleles get no number of one kind of evidence; 0 where they do."""
-    n = len(task.alleles)
-    reasons: Ints = np.zeros(n, dtype=np.int64)
-    seen: Ints = np.zeros(n, dtype=np.int64)
-    for pair, one in asked:
-        reasons[pair.allele] = np.where(one.skip != 0, one.skip, reasons[pair.allele])
-        seen[pair.allele] += 1
-    # No window could hold what the evidence reads, or one on the grid has an N that may not be.
-    refuses = task.model.bundle.encoder.spec.vocab.n == "error"
-    lost = task.chosen[seen[task.chosen] < len(task.model.strands)]
-    reasons[lost[reasons[lost] == 0]] = skip_code(Skip.TOKENIZATION if refuses else Skip.TOO_LONG)
-    return reasons
 
 
 def score_chunks(

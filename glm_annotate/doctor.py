@@ -17,6 +17,7 @@ _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 _OPTIONAL = {
     "tokenizers": "bundles with byte-pair tokens: pip install 'glm_annotate[bpe]'",
     "huggingface_hub": "hf:// bundles: pip install 'glm_annotate[hub]'",
+    "zarr": "alignments (--msa): pip install 'glm_annotate[msa]'",
     "matplotlib": "pictures: pip install 'glm_annotate[plots]'",
     "torch": "training and exporting: pip install 'glm_annotate[train]'",
 }

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glm_annotate import __version__
+from glm_annotate.alignment import Alignment
 from glm_annotate.annotate import Annotator, Model, Work, score_chunks
 from glm_annotate.assembly import Works, contigs_as_written, look_ahead
 from glm_annotate.bundle import Bundle, load_bundle
+from glm_annotate.channels import Channels, check_channels
 from glm_annotate.errors import BundleError, UsageError
 from glm_annotate.fields import FieldWriter, info_lines, model_lines
 from glm_annotate.genome import Genome
@@ -46,6 +48,7 @@ class Job:
         output: Path or None for stdout; `kind`: v, z, u or b.
         circular: Contigs that wrap around; None: those that a card declares.
         strand: `both` or `forward`; None: the card's.
+        msa: The alignment of models that read one.
         arguments: The command line, for the header; empty leaves it out.
         date: For the header.
     """
@@ -62,6 +65,7 @@ class Job:
     circular: tuple[str, ...] | None = None
     contig_map: dict[str, str] = field(default_factory=dict)
     strand: str | None = None
+    msa: str | None = None
     runtime: Settings = field(default_factory=Settings)
     threads: int = 0
     force: bool = False
@@ -185,7 +189,8 @@ def open_models(job: Job, genome: Genome) -> list[Model]:
     """Load bundles and open their sessions.
 
     Raises:
-        UsageError: Two models have one tag, or no model of the run gives a score.
+        UsageError: Two models have one tag, no model of the run gives a score, or a model reads an
+            alignment and none is named.
     """
     bundles = [_tagged(text) for text in job.models]
     tags = [tag for tag, _ in bundles]
@@ -194,7 +199,7 @@ def open_models(job: Job, genome: Genome) -> list[Model]:
         raise UsageError(f"-m: two models have the tag {twice}; give one another: -m NEWTAG=MODEL")
     models = []
     for tag, bundle in bundles:
-        _check_supported(bundle)
+        _check_supported(bundle, job)
         card = bundle.card
         circular = card.circular if job.circular is None else job.circular
         names = frozenset(filter(None, (genome.resolve(name) for name in circular)))
@@ -208,25 +213,42 @@ def open_models(job: Job, genome: Genome) -> list[Model]:
                 names,
                 open_runners(bundle, job.runtime),
                 job.ignore_scope,
+                _open_channels(bundle, genome, job),
             )
         )
         logger.info("%s: model %s %s on %s", tag, card.name, card.version, _where(models[-1], job))
+    if job.msa is not None and not any(model.channels for model in models):
+        logger.warning("--msa %s: no model of this run reads an alignment", job.msa)
     return models
 
 
-def _check_supported(bundle: Bundle) -> None:
+def _open_channels(bundle: Bundle, genome: Genome, job: Job) -> Channels | None:
+    channels = bundle.card.encoder.channels
+    if not channels or job.msa is None:
+        return None
+    alignment = Alignment(job.msa, genome, len(channels))
+    return Channels(bundle.card.encoder, genome, {"msa": alignment})
+
+
+def _check_supported(bundle: Bundle, job: Job) -> None:
     """Refuse a card that asks for what this version does not do, rather than score without it."""
     card = bundle.card
     wants = {
         f"frame = {card.frame}": card.frame != "variant",
         f"shifts = {list(card.shifts)}": card.shifts != (0,),
-        "encoder.channels": bool(card.encoder.channels),
+        "encoder.channels of bigWigs": any(x.source == "bigwig" for x in card.encoder.channels),
     }
     missing = [what for what, wanted in wants.items() if wanted]
     if missing:
         raise BundleError(
             f"{bundle.path}: the card has {missing[0]}, which glm-annotate {__version__} cannot "
             "do; it runs models on whole windows around variants; a later version may"
+        )
+    check_channels(bundle)
+    if card.encoder.channels and job.msa is None:
+        raise UsageError(
+            f"{bundle.path}: the model reads an alignment with {len(card.encoder.channels)} other "
+            "species beside the bases; name it: --msa FILE.zarr"
         )
 
 

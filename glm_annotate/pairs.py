@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glm_annotate.card import ModelCard
+from glm_annotate.channels import Beside, Channels, Values, as_rows, reverse_channels
 from glm_annotate.encoding import Encoded, Spans, refused
 from glm_annotate.genome import Codes, Genome, reverse_complement
 from glm_annotate.plan import Plan, Sequences
 from glm_annotate.variants import Alleles
-from glm_annotate.windows import WindowBatch
+from glm_annotate.windows import WindowBatch, cut_stretches
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -36,6 +37,7 @@ class Haplotypes:
         plan: Where passes over them are named.
         site: Where the trimmed allele lies.
         kept: Bases that the other side's window holds too, or would hold but for the allele.
+        beside: Channels of every row, shape (n, T, C); None where the model has none.
     """
 
     codes: Codes
@@ -43,11 +45,12 @@ class Haplotypes:
     plan: Plan
     site: Stretch
     kept: Stretch
+    beside: Values | None = None
 
     @cached_property
     def sequences(self) -> Sequences:
         """The sequences in the plan, which takes in only those that some pass reads."""
-        return self.plan.add(self.encoded)
+        return self.plan.add(self.encoded, self.beside)
 
     @property
     def spans(self) -> Spans:
@@ -169,14 +172,14 @@ def variant_pairs(batch: WindowBatch, plan: Plan, reverse: bool) -> Iterator[Pai
     ref_kept, alt_kept = (0, length - max(0, longer)), (0, length - max(0, shorter))
     changed = np.array([batch.changed], dtype=np.int64).reshape(1, -1)
     focus = np.array([batch.offset])
-    ref, alt = batch.ref, batch.alt
+    ref, alt, beside = batch.ref, batch.alt, batch.beside
     if reverse:
         ref, alt = reverse_complement(ref), reverse_complement(alt)
         ref_site, alt_site = _flip(ref_site, length), _flip(alt_site, length)
         ref_kept, alt_kept = _flip(ref_kept, length), _flip(alt_kept, length)
         changed, focus = length - 1 - changed, length - 1 - focus
     sides = (ref, ref_site, ref_kept), (alt, alt_site, alt_kept)
-    yield from _pairs(plan, batch.allele, sides, changed, focus, reverse)
+    yield from _pairs(plan, batch.allele, sides, changed, focus, reverse, beside)
 
 
 def grid_pairs(
@@ -187,6 +190,7 @@ def grid_pairs(
     circular: frozenset[str],
     plan: Plan,
     reverse: bool,
+    channels: Channels | None = None,
 ) -> Iterator[Pair]:
     """Encode the same substitutions in windows of the fixed grid of their contig.
 
@@ -205,19 +209,16 @@ def grid_pairs(
     if not chosen.size:
         return
     places, left = places[chosen], left[chosen]
-    ref = np.empty((chosen.size, length), dtype=np.uint8)
-    contig = alleles.contig[batch.allele[chosen]]
-    for number in np.unique(contig):
-        here = np.flatnonzero(contig == number)
-        name = alleles.contigs[int(number)]
-        ref[here] = genome.windows(name, left[here], length, circular=name in circular)
+    allele = batch.allele[chosen]
+    ref, values = cut_stretches(genome, alleles, allele, left, length, circular, channels)
     inside: Ints = np.array(batch.changed)
     member = np.arange(chosen.size)[:, None]
     ref[member, places] = batch.ref[chosen][:, inside]
     alt = ref.copy()
     alt[member, places] = batch.alt[chosen][:, inside]
     good = np.flatnonzero(~refused(ref, card.encoder))
-    ref, alt, places, chosen = ref[good], alt[good], places[good], chosen[good]
+    ref, alt, places, allele = ref[good], alt[good], places[good], allele[good]
+    beside = None if values is None else Beside(values, values).take(good)
     if reverse:
         ref, alt, places = reverse_complement(ref), reverse_complement(alt), length - 1 - places
     whole = (0, length)
@@ -225,7 +226,7 @@ def grid_pairs(
     limit = card.window.max_tokens or length + len(
         card.encoder.vocab.prefix + card.encoder.vocab.suffix
     )
-    for pair in _pairs(plan, batch.allele[chosen], sides, places, places[:, 0], reverse):
+    for pair in _pairs(plan, allele, sides, places, places[:, 0], reverse, beside):
         if pair.ref.encoded.rows.shape[1] <= limit:
             yield pair
 
@@ -244,9 +245,11 @@ def _pairs(
     changed: Ints,
     focus: Ints,
     reverse: bool,
+    beside: Beside | None,
 ) -> Iterator[Pair]:
     """Encode both sides, and split where members differ in their number of rows."""
-    (ref, *ref_places), (alt, *alt_places) = sides
+    (ref, ref_site, ref_kept), (alt, alt_site, alt_kept) = sides
+    beside = beside and _beside_rows(beside, plan, reverse)
     for first in plan.encoder.encode(ref):
         for second in plan.encoder.encode(alt):
             both = np.intersect1d(first.index, second.index, assume_unique=True)
@@ -254,14 +257,26 @@ def _pairs(
                 continue
             whole = both.size == allele.size
             old, new = _members(first, both), _members(second, both)
+            near = beside if beside is None or whole else beside.take(both)
+            ref_codes, alt_codes = (ref, alt) if whole else (ref[both], alt[both])
             yield Pair(
                 allele if whole else allele[both],
-                Haplotypes(ref if whole else ref[both], old, plan, *ref_places),
-                Haplotypes(alt if whole else alt[both], new, plan, *alt_places),
+                Haplotypes(ref_codes, old, plan, ref_site, ref_kept, near.ref if near else None),
+                Haplotypes(alt_codes, new, plan, alt_site, alt_kept, near.alt if near else None),
                 changed if changed.shape[0] == 1 else changed[both],
                 focus if focus.shape[0] == 1 else focus[both],
                 reverse,
             )
+
+
+def _beside_rows(beside: Beside, plan: Plan, reverse: bool) -> Beside:
+    """Turn channels of bases into those of the strand's rows."""
+    spec = plan.encoder.spec
+
+    def rows(values: Values) -> Values:
+        return as_rows(reverse_channels(values, spec) if reverse else values, spec)
+
+    return beside.map(rows)
 
 
 def _members(encoded: Encoded, both: Ints) -> Encoded:

@@ -4,10 +4,11 @@ Evidence is asked for before anything runs: sequences are added, passes over the
 or not) are named, and requests point at passes. `seal` finds the passes that are the same to the
 model, whoever asked; `execute` runs them in batches and answers the requests.
 
-Decisions: passes are equal when their masked input rows are. Equality is by a 64-bit hash that is
-linear in the rows, so that the hash of a masked copy follows from that of the original and the
-copy exists for one batch only. The multipliers are random and fixed; with some 10^5 passes a chunk
-the chance of one false match in 10^9 variants is below 10^-4.
+Decisions: passes are equal when their masked input rows are, and their channels where there are
+any. Equality is by a 64-bit hash that is linear in the rows, so that the hash of a masked copy
+follows from that of the original and the copy exists for one batch only. The multipliers are
+random and fixed; with some 10^5 passes a chunk the chance of one false match in 10^9 variants is
+below 10^-4. Haplotypes that share one array of channels are stored with one.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glm_annotate.answers import KINDS, Batch, Floats, Ints, OutputRole, Outputs
+from glm_annotate.channels import Values
 from glm_annotate.encoding import Encoded, Encoder, Rows, Spans
 
 Hashes = NDArray[np.uint64]
 _BLOCK = 1 << 22  # elements hashed at a time, to bound temporary memory
+_OF_CHANNELS = np.uint64(0x9E3779B97F4A7C15)  # tells their share of a hash from that of the rows
 
 
 class PassFailed(Exception):
@@ -43,8 +46,10 @@ class Runner(Protocol):
     def limit(self, rows: int, batch: int) -> None:
         """Remember that larger batches do not fit."""
 
-    def run(self, rows: Rows, outputs: frozenset[OutputRole]) -> Outputs:
-        """Run one batch of rows (B, T[, C]); raises PassFailed."""
+    def run(
+        self, rows: Rows, outputs: frozenset[OutputRole], channels: Values | None = None
+    ) -> Outputs:
+        """Run one batch of rows (B, T[, C]) and the channels beside them; raises PassFailed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Sequences:
         bucket: Where they lie.
         first: Number of the first one in the bucket.
         encoded: Their rows and spans.
-        hashes: Of their rows, shape (n,).
+        hashes: Of their rows and channels, shape (n,).
     """
 
     bucket: Bucket
@@ -118,6 +123,9 @@ class Bucket:
     answers: dict[str, Floats] = field(default_factory=dict)
     _rows: _Columns = field(default_factory=lambda: _columns(1))
     _spans: _Columns = field(default_factory=lambda: _columns(1))
+    _channels: _Columns = field(default_factory=lambda: _columns(1))
+    _channels_at: _Columns = field(default_factory=lambda: _columns(1))  # by sequence
+    _shared: dict[int, tuple[int, Hashes]] = field(default_factory=dict)
     _passes: _Columns = field(default_factory=lambda: _columns(3))  # sequence, mask, hash
     _requests: dict[str, _Columns] = field(default_factory=dict)
     _masks: list[Ints] = field(default_factory=lambda: [np.zeros(0, dtype=np.int64)])
@@ -125,11 +133,23 @@ class Bucket:
     _slots: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     _chosen: Ints = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
-    def add(self, encoded: Encoded) -> Sequences:
-        """Take in sequences; equal ones may be added again."""
+    def add(self, encoded: Encoded, channels: Values | None = None) -> Sequences:
+        """Take in sequences and their channels (n, T, C); equal ones may be added again."""
         if self.shared is None:
             self._spans.add(encoded.spans)
-        return Sequences(self, self._rows.add(encoded.rows), encoded, hash_rows(encoded.rows))
+        hashes = hash_rows(encoded.rows)
+        if channels is not None:
+            first, extra = self._add_channels(channels)
+            self._channels_at.add(np.arange(first, first + len(channels)))
+            hashes = hashes + extra * _OF_CHANNELS
+        return Sequences(self, self._rows.add(encoded.rows), encoded, hashes)
+
+    def _add_channels(self, channels: Values) -> tuple[int, Hashes]:
+        """Keep channels, an array that is known already once; gives its place and hashes."""
+        # The array is kept, so that no other one can have its id.
+        if id(channels) not in self._shared:
+            self._shared[id(channels)] = self._channels.add(channels), hash_rows(channels)
+        return self._shared[id(channels)]
 
     def passes(self, of: Sequences, which: Ints, masks: Ints | None = None) -> Ints:
         """Name passes over sequences.
@@ -181,6 +201,7 @@ class Bucket:
         (all_rows,) = self._rows.joined()
         sequence, mask, _ = self._passes.joined()
         spans = self.shared if self.shared is not None else self._spans.joined()[0]
+        channels = _Picked(self._channels, self._channels_at)
         readers = [_Reader(kind, x, self._slots, sequence) for kind, x in self._requests.items()]
         outputs = frozenset(KINDS[kind].output for kind in self._requests)
         width, start = all_rows.shape[1], 0
@@ -189,7 +210,9 @@ class Bucket:
             chosen = self._chosen[start : start + step]
             ids = all_rows[sequence[chosen]]
             try:
-                got = runner.run(self._masked(ids, mask[chosen]), outputs)
+                got = runner.run(
+                    self._masked(ids, mask[chosen]), outputs, *channels.of(sequence[chosen])
+                )
                 batch = Batch(got, self.encoder, self.shift, ids)
                 for reader in readers:
                     reader.read(batch, spans, start, start + chosen.size)
@@ -251,6 +274,18 @@ class Bucket:
         return out
 
 
+class _Picked:
+    """The channels of a bucket, sequence by sequence."""
+
+    def __init__(self, channels: _Columns, at: _Columns) -> None:
+        self._values = channels.joined()[0] if channels.count else None
+        self._at = at.joined()[0] if at.count else np.zeros(0, dtype=np.int64)
+
+    def of(self, sequences: Ints) -> tuple[Values, ...]:
+        """Give the channels of some sequences, shape (m, T, C); nothing where there are none."""
+        return () if self._values is None else (self._values[self._at[sequences]],)
+
+
 class _Reader:
     """Answers the requests of one kind, batch by batch."""
 
@@ -284,15 +319,15 @@ class Plan:
         self._shift = shift
         self._buckets: dict[tuple[int, bytes], Bucket] = {}
 
-    def add(self, encoded: Encoded) -> Sequences:
-        """Take in sequences of one number of rows."""
+    def add(self, encoded: Encoded, channels: Values | None = None) -> Sequences:
+        """Take in sequences of one number of rows, and the channels beside them."""
         # A lone byte-pair sequence has one set of spans too, and they are its own.
         is_shared = encoded.spans.shape[0] == 1 and self.encoder.spec.kind != "bpe"
         shared = encoded.spans if is_shared else None
         key = encoded.rows.shape[1], shared.tobytes() if shared is not None else b""
         if key not in self._buckets:
             self._buckets[key] = Bucket(self.encoder, self._shift, shared)
-        return self._buckets[key].add(encoded)
+        return self._buckets[key].add(encoded, channels)
 
     def seal(self) -> int:
         """Find the distinct passes of every bucket; returns their number."""

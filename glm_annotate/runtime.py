@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 from glm_annotate.answers import Floats, Ints, OutputRole
 from glm_annotate.bundle import Bundle
+from glm_annotate.channels import Values, pad_channels
 from glm_annotate.encoding import Rows
 from glm_annotate.errors import BundleError, InputError, UsageError
+from glm_annotate.graphs import TYPES, check_graph
 from glm_annotate.plan import PassFailed, Stopped
 
 if TYPE_CHECKING:
@@ -37,14 +39,6 @@ _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # Rows and passes a batch on the CPU: more does not pay, fewer leave threads idle.
 _CPU_ROWS, _CPU_PASSES = 8192, 16
 _CUDA_ROWS = 1 << 22
-_TYPES = {
-    "tensor(int64)": "int64",
-    "tensor(int32)": "int32",
-    "tensor(uint8)": "uint8",
-    "tensor(float)": "float32",
-    "tensor(float16)": "float16",
-    "tensor(bool)": "bool",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +115,7 @@ class OrtRunner:
         self.bundle, self.settings = bundle, settings
         self.passes, self.stopped = 0, False
         self._session, self.device = _open(bundle, device, settings)
-        _check_graph(bundle, self._session)
+        check_graph(bundle, self._session)
         self._batch: dict[int, int] = {}
         self._seconds: dict[int, float] = {}
         self._heads: dict[tuple[str, str], ort.InferenceSession] = {}
@@ -139,8 +133,10 @@ class OrtRunner:
         """Remember that larger batches do not fit."""
         self._batch[rows] = batch
 
-    def run(self, rows: Rows, outputs: frozenset[OutputRole]) -> BoundOutputs:
-        """Run one batch of rows (B, T[, C]).
+    def run(
+        self, rows: Rows, outputs: frozenset[OutputRole], channels: Values | None = None
+    ) -> BoundOutputs:
+        """Run one batch of rows (B, T[, C]), and channels (B, T, C) where the card has some.
 
         Raises:
             PassFailed: ONNX Runtime gave up, mostly for want of memory.
@@ -157,6 +153,8 @@ class OrtRunner:
             seen = np.zeros(padded.shape[:2], dtype=np.int64)
             seen[:, : rows.shape[1]] = 1
             self._bind(binding, "attention_mask", seen)
+        if channels is not None:
+            self._bind(binding, "channels", pad_channels(channels, padded.shape[1], card.encoder))
         roles = sorted(outputs)
         for role in roles:
             name = card.outputs[role].name
@@ -206,9 +204,11 @@ class OrtRunner:
     def _time(self, batch: int, rows: int, outputs: frozenset[OutputRole]) -> float:
         """Time a batch after a first one; returns seconds a pass."""
         made, blank = self.passes, self._blank_rows(batch, rows)
-        self.run(blank, outputs)
+        beside = len(self.bundle.card.encoder.channels)
+        channels = np.zeros((batch, rows, beside), dtype=np.uint8) if beside else None
+        self.run(blank, outputs, channels)
         began = time.perf_counter()
-        self.run(blank, outputs)
+        self.run(blank, outputs, channels)
         self.passes = made
         return (time.perf_counter() - began) / batch
 
@@ -262,7 +262,7 @@ class BoundOutputs:
         import onnxruntime as ort
 
         value, device = self.values[role], self.runner.device
-        session = self.runner.head(head, _TYPES[value.data_type()])
+        session = self.runner.head(head, TYPES[value.data_type()])
         binding = session.io_binding()
         binding.bind_ortvalue_input("values", value)
         for name, array in feeds.items():
@@ -351,46 +351,3 @@ def gets_cuda(device: Device, settings: Settings) -> bool:
     """Try whether a session of the smallest graph there is runs on a CUDA card."""
     session = _session(_HEADS / "rows.float32.onnx", device, settings)
     return bool(session.get_providers()[0] == _CUDA)
-
-
-def _check_graph(bundle: Bundle, session: ort.InferenceSession) -> None:
-    """Compare the graph's inputs and outputs with the card's."""
-    sides = (
-        ("input", session.get_inputs(), bundle.card.inputs.values()),
-        ("output", session.get_outputs(), bundle.card.outputs.values()),
-    )
-    for what, present, expected in sides:
-        types = {tensor.name: _TYPES.get(tensor.type, tensor.type) for tensor in present}
-        for tensor in expected:
-            if types.get(tensor.name) != tensor.dtype:
-                found = ", ".join(f"{name} ({dtype})" for name, dtype in types.items())
-                raise BundleError(
-                    f"{bundle.path}: the card names the {what} {tensor.name!r} ({tensor.dtype}), "
-                    f"the graph has {found}; export the bundle again"
-                )
-    _check_widths(bundle, session)
-    unknown = {t.name for t in session.get_inputs()} - {t.name for t in bundle.card.inputs.values()}
-    if unknown:
-        raise BundleError(
-            f"{bundle.path}: the graph wants the input {min(unknown)!r}, which is not in the card; "
-            "export the bundle again"
-        )
-
-
-def _check_widths(bundle: Bundle, session: ort.InferenceSession) -> None:
-    """Compare the last axis of outputs with the vocabulary and the embedding of the card."""
-    card, encoder = bundle.card, bundle.encoder
-    ids = encoder.base_ids(encoder.spec.k, 0)
-    needed: dict[OutputRole, int] = {
-        "logits": 0 if ids is None else int(ids.max()) + 1,
-        "embedding": card.embedding.dim if card.embedding else 0,
-    }
-    present = {tensor.name: tensor.shape for tensor in session.get_outputs()}
-    for role, least in needed.items():
-        tensor = card.outputs.get(role)
-        width = present[tensor.name][-1] if tensor else None
-        if isinstance(width, int) and width < least:
-            raise BundleError(
-                f"{bundle.path}: the card needs {least} values a row of the output {role}, "
-                f"the graph has {width}; export the bundle again"
-            )

@@ -34,6 +34,7 @@ class Skip(StrEnum):
     FAILED = "FAILED"
     INDEL = "INDEL"
     TOKENIZATION = "TOKENIZATION"
+    NO_SIGNAL = "NO_SIGNAL"
     NOT_FINITE = "NOT_FINITE"
 
 
@@ -204,9 +205,8 @@ class AlleleReader:
         longest: int = 1 << 20,
     ) -> None:
         self._genome = genome
-        self._circular = circular
+        self._circular, self._longest = circular, longest
         self._map = contig_map
-        self._longest = longest
         self._contigs = list(genome.contigs)
         self._number = {name: i for i, name in enumerate(self._contigs)}
         self._known: dict[bytes, int] = {}

@@ -2,17 +2,20 @@
 
 A window has the same left edge for both haplotypes, and `context` bases each; the changed bases
 begin at `offset` in both. The reverse strand is the reverse complement of these same windows.
+Where a model reads channels beside the bases, windows hold them too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glm_annotate.card import ModelCard
+from glm_annotate.channels import Beside, Channels
 from glm_annotate.encoding import Encoder
 from glm_annotate.genome import Codes, Genome, reverse_complement
 from glm_annotate.variants import Alleles
@@ -29,6 +32,7 @@ class WindowBatch:
         offset: Index of the first changed base in the window.
         ref_len: Bases of the trimmed REF allele; `alt_len`: of the trimmed ALT allele.
         changed: Places in the window of bases that differ; empty where the lengths differ.
+        beside: Channels of both haplotypes, shape (n, L, C) each; None where the model has none.
     """
 
     allele: NDArray[np.int64]
@@ -39,6 +43,7 @@ class WindowBatch:
     ref_len: int
     alt_len: int
     changed: tuple[int, ...]
+    beside: Beside | None = None
 
     @property
     def length(self) -> int:
@@ -56,6 +61,7 @@ class WindowBatch:
             self.ref_len,
             self.alt_len,
             self.changed,
+            self.beside and self.beside.take(which),
         )
 
     def narrowed(self, left: int, right: int) -> WindowBatch:
@@ -70,6 +76,7 @@ class WindowBatch:
             self.ref_len,
             self.alt_len,
             tuple(x - left for x in self.changed),
+            self.beside and self.beside.narrowed(keep),
         )
 
 
@@ -85,6 +92,7 @@ def cut_windows(
     chosen: NDArray[np.int64],
     card: ModelCard,
     circular: frozenset[str],
+    channels: Channels | None = None,
 ) -> Iterator[WindowBatch]:
     """Cut the windows of some alleles, in batches of one shape.
 
@@ -94,17 +102,18 @@ def cut_windows(
         chosen: Which of them to cut: none with a reason, all short enough (see `too_long`).
         card: Gives context and anchor.
         circular: FASTA names of contigs that wrap around.
+        channels: What the model reads beside the bases, known on every contig in use.
     """
     substitution = (alleles.ref_len[chosen] == 1) & (alleles.alt_len[chosen] == 1)
     single = chosen[substitution]
     if single.size:
         ref, alt = alleles.ref_base[single, None], alleles.alt_base[single, None]
-        yield _cut(genome, alleles, single, ref, alt, (0,), card, circular)
+        yield _cut(genome, alleles, single, ref, alt, (0,), card, circular, channels)
     for (_, _, changed), members in _by_shape(alleles, chosen[~substitution]).items():
         index = np.array(members)
         pairs = [alleles.edit(i) for i in members]
         ref, alt = np.stack([r for r, _ in pairs]), np.stack([a for _, a in pairs])
-        yield _cut(genome, alleles, index, ref, alt, changed, card, circular)
+        yield _cut(genome, alleles, index, ref, alt, changed, card, circular, channels)
 
 
 def _by_shape(
@@ -128,23 +137,46 @@ def _cut(
     changed: tuple[int, ...],
     card: ModelCard,
     circular: frozenset[str],
+    channels: Channels | None,
 ) -> WindowBatch:
     """Cut windows of alleles with REF codes (n, r) and ALT codes (n, a)."""
     context, anchor = card.context, card.anchor
     old, new = ref.shape[1], alt.shape[1]
     left = alleles.start[index] - anchor
     span = context + max(0, old - new)
-    stretch = np.empty((index.size, span), dtype=np.uint8)
-    contig = alleles.contig[index]
-    for number in np.unique(contig):
-        here = np.flatnonzero(contig == number)
-        name = alleles.contigs[int(number)]
-        stretch[here] = genome.windows(name, left[here], span, circular=name in circular)
+    stretch, values = cut_stretches(genome, alleles, index, left, span, circular, channels)
     stretch[:, anchor : anchor + old] = ref  # the record's bases where the FASTA has IUPAC codes
     after = stretch[:, anchor + old : anchor + old + context - anchor - new]
     haplotype = np.concatenate([stretch[:, :anchor], alt, after], axis=1)
     places = tuple(anchor + x for x in changed)
-    return WindowBatch(index, left, stretch[:, :context], haplotype, anchor, old, new, places)
+    beside = None
+    if channels is not None and values is not None:
+        beside = channels.haplotypes(values, context, anchor, old, new)
+    ref = stretch[:, :context]
+    return WindowBatch(index, left, ref, haplotype, anchor, old, new, places, beside)
+
+
+def cut_stretches(
+    genome: Genome,
+    alleles: Alleles,
+    index: NDArray[np.int64],
+    left: NDArray[np.int64],
+    span: int,
+    circular: frozenset[str],
+    channels: Channels | None,
+) -> tuple[Codes, NDArray[Any] | None]:
+    """Cut bases of the reference, shape (n, span), and the channels there, shape (n, span, C)."""
+    stretch = np.empty((index.size, span), dtype=np.uint8)
+    values = None if channels is None else channels.blank(index.size, span)
+    contig = alleles.contig[index]
+    for number in np.unique(contig):
+        here = np.flatnonzero(contig == number)
+        name = alleles.contigs[int(number)]
+        wraps = name in circular
+        stretch[here] = genome.windows(name, left[here], span, circular=wraps)
+        if channels is not None and values is not None:
+            values[here] = channels.windows(name, left[here], span, circular=wraps)
+    return stretch, values
 
 
 def fit(batch: WindowBatch, card: ModelCard, encoder: Encoder) -> Iterator[WindowBatch]:

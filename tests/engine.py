@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from glm_annotate.alignment import Alignment
 from glm_annotate.annotate import Annotator, Model, Result, score_chunks
 from glm_annotate.bundle import load_bundle
+from glm_annotate.channels import Channels
 from glm_annotate.chunks import Chunk
 from glm_annotate.genome import Genome
 from glm_annotate.runtime import OrtRunner, Settings, open_runners
@@ -50,6 +52,7 @@ class Engine:
         strand: str | None = None,
         batch: int = 0,
         threads: int = 1,
+        msa: Path | None = None,
     ) -> None:
         self.bundle = load_bundle(bundle)
         self.genome = Genome(fasta, circular=circular)
@@ -57,7 +60,12 @@ class Engine:
         strands = (False, True) if (strand or self.bundle.card.strand) == "both" else (False,)
         runners = open_runners(self.bundle, Settings(batch=batch, threads=threads))
         self.runner: OrtRunner = runners[0]
-        model = Model("T", self.bundle, specs, strands, circular, runners)
+        channels = None
+        if msa is not None:
+            spec = self.bundle.card.encoder
+            alignment = Alignment(str(msa), self.genome, len(spec.channels))
+            channels = Channels(spec, self.genome, {"msa": alignment})
+        model = Model("T", self.bundle, specs, strands, circular, runners, channels=channels)
         self.annotator = Annotator(self.genome, [model])
 
     def results(self, *chunks: Chunk) -> list[Result]:

@@ -7,11 +7,12 @@ package only loads the card and reads the FASTA. What has no number gives the re
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from oracle_channels import Columns, reversed_columns
 from oracle_tokens import Tokens
 
 from glm_annotate.bundle import load_bundle
@@ -29,15 +30,16 @@ class Reason(Exception):
 
 @dataclass(frozen=True)
 class Haplotype:
-    """A window in reading direction, and where its allele lies in it."""
+    """A window in reading direction, where its allele lies in it, and the channels beside it."""
 
     bases: str
     start: int
     end: int
+    columns: tuple[tuple[float, ...], ...] = ()
 
     def reversed(self):
-        size = len(self.bases)
-        return Haplotype(reverse_complement(self.bases), size - self.end, size - self.start)
+        size, bases = len(self.bases), reverse_complement(self.bases)
+        return Haplotype(bases, size - self.end, size - self.start, reversed_columns(self.columns))
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,12 @@ def without_common_ends(ref, alt):
 
 
 class Oracle:
-    """A model and a genome; `score` gives one score of one allele."""
+    """A model and a genome; `score` gives one score of one allele.
 
-    def __init__(self, bundle_path, fasta_path, circular=None, strand=None):
+    A model with channels needs an `alignment`, see `oracle_channels`.
+    """
+
+    def __init__(self, bundle_path, fasta_path, circular=None, strand=None, alignment=None):
         bundle = load_bundle(bundle_path)
         self.card = bundle.card
         self.spec, self.vocab = bundle.card.encoder, bundle.card.encoder.vocab
@@ -89,6 +94,7 @@ class Oracle:
         )
         self.encoder = Tokens(self.card, Path(bundle.path))
         self.texts: dict[str, str] = {}
+        self.columns = None if alignment is None else Columns(self.spec, alignment)
 
     def score(self, chrom: str, pos: int, ref: str, alt: str, spec: str) -> float | str:
         """Compute one score, named as on the command line, or say why there is none."""
@@ -96,6 +102,8 @@ class Oracle:
         options = dict(pair.split("=") for pair in pairs)
         try:
             allele = self.allele(chrom, pos, ref.upper(), alt.upper())
+            if self.columns is not None and allele.chrom not in self.columns.alignment:
+                raise Reason("NO_SIGNAL")
             value = self._score(allele, name, options)
         except Reason as reason:
             return str(reason)
@@ -179,8 +187,12 @@ class Oracle:
         """Give the window at `left` with the allele replaced by `bases`, cut to its length."""
         before = self.stretch(allele.chrom, left, allele.start - left)
         behind = self.stretch(allele.chrom, allele.start + len(allele.ref), self.length)
-        offset = allele.start - left
-        return Haplotype((before + bases + behind)[: self.length], offset, offset + len(bases))
+        offset, columns = allele.start - left, ()
+        if self.columns is not None:
+            around = allele.chrom in self.genome.circular
+            columns = self.columns.window(allele, left, bases, self.length, around)
+        whole = (before + bases + behind)[: self.length]
+        return Haplotype(whole, offset, offset + len(bases), columns)
 
     def pairs(self, allele, left=None):
         """Give the REF and ALT haplotype of each strand that is used."""
@@ -195,6 +207,14 @@ class Oracle:
 
     # Tokens and passes
 
+    def rows(self, hap):
+        """Give the rows of a window, each with its channels."""
+        rows = self.encoder.rows(hap.bases)
+        if self.columns is None:
+            return rows
+        none = self.columns.missing
+        return [replace(x, beside=hap.columns[x.start] if x.bases else none) for x in rows]
+
     def run(self, rows, masked=()):
         """Run one window alone; `masked` are places of rows. Gives one array an output."""
         tensor = self.card.inputs["rows"]
@@ -208,7 +228,11 @@ class Oracle:
             values = np.array([ids], dtype=tensor.dtype)
         self.passes += 1
         names = [self.card.outputs[x].name for x in self.card.outputs]
-        arrays = self.session.run(names, {tensor.name: values})
+        feeds = {tensor.name: values}
+        if self.columns is not None:
+            beside = self.card.inputs["channels"]
+            feeds[beside.name] = np.array([[row.beside for row in rows]], dtype=beside.dtype)
+        arrays = self.session.run(names, feeds)
         outputs = zip(self.card.outputs, arrays, strict=True)
         return {name: array[0].astype(np.float64) for name, array in outputs}
 
@@ -222,7 +246,7 @@ class Oracle:
     def llr(self, allele):
         if len(allele.ref) != len(allele.alt):
             raise Reason("INDEL")
-        values = [self.swap(ref.bases, alt.bases, masks=True) for ref, alt in self.pairs(allele)]
+        values = [self.swap(ref, alt, masks=True) for ref, alt in self.pairs(allele)]
         return sum(values) / len(values)
 
     def wtllr(self, allele):
@@ -234,19 +258,19 @@ class Oracle:
         if allele.start + changed[-1] - left >= self.length:
             raise Reason("TOO_LONG")
         pairs = self.pairs(allele, left)
-        values = [self.swap(ref.bases, alt.bases, masks=False) for ref, alt in pairs]
+        values = [self.swap(ref, alt, masks=False) for ref, alt in pairs]
         return sum(values) / len(values)
 
     def swap(self, ref, alt, *, masks):
         """Sum over the rows that differ what the REF pass says about ALT's id and REF's."""
-        old, new = self.encoder.rows(ref), self.encoder.rows(alt)
+        old, new = self.rows(ref), self.rows(alt)
         if self.spec.kind == "bpe":
             touched = [t for t, (a, b) in enumerate(zip(old, new, strict=False)) if a.id != b.id]
             spans = {(rows[t].start, rows[t].end) for rows in (old, new) for t in touched[:1]}
             if len(old) != len(new) or len(touched) != 1 or len(spans) != 1:
                 raise Reason("TOKENIZATION")
         else:
-            changed = [i for i in range(len(ref)) if ref[i] != alt[i]]
+            changed = [i for i, base in enumerate(ref.bases) if base != alt.bases[i]]
             touched = [t for t, row in enumerate(old) if row.touches(changed)]
         logp = self.log_probabilities(old, touched if masks else ())
         plain = [t for t in touched if old[t].plain and new[t].plain and logp[t] is not None]
@@ -254,14 +278,12 @@ class Oracle:
         return total * self.spec.stride / self.spec.k
 
     def causal_llr(self, allele):
-        values = [
-            self.sentence(alt.bases) - self.sentence(ref.bases) for ref, alt in self.pairs(allele)
-        ]
+        values = [self.sentence(alt) - self.sentence(ref) for ref, alt in self.pairs(allele)]
         return sum(values) / len(values)
 
-    def sentence(self, bases):
+    def sentence(self, hap):
         """Log-likelihood of a window's A, C, G and T bases, each given what precedes it."""
-        rows = self.encoder.rows(bases)
+        rows = self.rows(hap)
         logp = self.log_probabilities(rows)
         # Nothing precedes row 0: a first base without a prefix.
         return sum(logp[t][rows[t].id] for t in range(1, len(rows)) if rows[t].plain)
@@ -282,7 +304,7 @@ class Oracle:
         lists = []
         for hap, other in ((ref, alt), (alt, ref)):
             first, last = self.shared(hap, other, reverse)
-            rows = self.encoder.rows(hap.bases)
+            rows = self.rows(hap)
             inside = [
                 t for t, x in enumerate(rows) if x.bases and first <= x.start and x.end <= last
             ]
@@ -308,7 +330,7 @@ class Oracle:
             raise Reason("TOO_LONG")
         sums = []
         for hap, (first, _), places in zip((ref, alt), parts, left, strict=True):
-            rows, total = self.encoder.rows(hap.bases), 0.0
+            rows, total = self.rows(hap), 0.0
             for position in (first + i for i in places):
                 touched = [t for t, row in enumerate(rows) if row.touches([position])]
                 logp = self.log_probabilities(rows, touched)
@@ -326,16 +348,16 @@ class Oracle:
             # For an insertion the base after the junction, on the forward strand.
             anchor = self.card.anchor
             at = self.length - 1 - anchor if strand else anchor
-            found = self.base_distribution(ref.bases, at)
+            found = self.base_distribution(ref, at)
             distributions.append(found[::-1] if strand else found)  # A C G T against T G C A
         mean = np.mean(distributions, axis=0)
         return -sum(p * math.log(p) for p in mean if p > 0)
 
-    def base_distribution(self, bases, at):
+    def base_distribution(self, hap, at):
         """Give the probabilities of A, C, G and T at a place of a window."""
         if self.spec.kind == "bpe":
             raise Reason("TOKENIZATION")
-        rows = self.encoder.rows(bases)
+        rows = self.rows(hap)
         touched = [t for t, row in enumerate(rows) if row.touches([at])]
         if self.card.objective == "causal":
             touched = [t for t in touched if t > 0 and rows[t].start == at]
@@ -384,7 +406,7 @@ class Oracle:
 
     def pooled(self, hap, pool, k, *, reverse):
         start, end = self.interval(hap, pool, k, reverse=reverse)
-        rows = self.encoder.rows(hap.bases)
+        rows = self.rows(hap)
         hidden = self.run(rows)["embedding"]
         total, weight = np.zeros(hidden.shape[1]), 0
         for row, values in zip(rows, hidden, strict=True):

@@ -11,12 +11,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Row:
-    """A token: its id (None: a base that one_hot cannot show) and the bases it stands for."""
+    """A token: its id (None: a base that one_hot cannot show) and the bases it stands for.
+
+    `beside` holds its channels, where the model has some.
+    """
 
     id: int | None
     start: int
     end: int
     bases: str
+    beside: tuple[float, ...] = ()
 
     @property
     def plain(self):

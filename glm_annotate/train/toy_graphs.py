@@ -8,6 +8,8 @@ token:
 - embedding[t] = embed_left[token t-1] + embed_own[token t]
 - `wide` adds to both a direction times the sum over s of weights[t - s + reach] value[token s]
 - `causal` has no token t+1; its direction is times the sum over s <= t of weights[s] value[token s]
+- channels add to both x[t] @ near, and a direction times the sum over s of
+  channel_weights[t - s + reach] x[s] @ channel_value
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class Shape:
         reach: Most rows that a position table must serve.
         shift: The card's `logits_shift`.
         bases: Ids of A, C, G and T.
+        channels: Of the input `channels`; 0: there is none.
     """
 
     size: int
@@ -44,11 +47,12 @@ class Shape:
     reach: int
     shift: int
     bases: tuple[int, ...] = ()
+    channels: int = 0
 
 
 @dataclass
 class Graph:
-    """An ONNX graph in the making; the input is called `rows`."""
+    """An ONNX graph in the making; the inputs are called `rows` and `channels`."""
 
     random: np.random.Generator
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -120,6 +124,7 @@ def markov(g: Graph, shape: Shape, *, wide: bool = False) -> None:
     embedded = _look_up(g, shape, {"embed_left": left, "embed_own": tokens})
     if wide:
         _add_directions(g, shape, _everywhere(g, tokens, shape), terms, embedded)
+    _add_channels(g, shape, terms, embedded)
     g.sum(*terms, output="logits")
     g.sum(*embedded, output="embedding")
 
@@ -136,12 +141,18 @@ def _values(g: Graph, tokens: str, shape: Shape) -> str:
 
 def _everywhere(g: Graph, tokens: str, shape: Shape) -> str:
     """Weigh the values of all tokens by their distance from each row, shape (B, T, 1)."""
-    weights = g.table("weights", 2 * shape.reach + 1, scale=0.15)
-    places = _places(g, tokens)
+    weights = _by_distance(g, tokens, shape, "weights")
+    values = g.node("Unsqueeze", _values(g, tokens, shape), g.constant(np.array([2])))
+    return g.node("MatMul", weights, values)
+
+
+def _by_distance(g: Graph, rows: str, shape: Shape, name: str) -> str:
+    """Give a weight for each row as seen from each row, by their distance, shape (T, T)."""
+    weights = g.table(name, 2 * shape.reach + 1, scale=0.15)
+    places = _places(g, rows)
     column = g.node("Unsqueeze", places, g.constant(np.array([1])))
     distance = g.node("Add", g.node("Sub", column, places), g.constant(np.array(shape.reach)))
-    values = g.node("Unsqueeze", _values(g, tokens, shape), g.constant(np.array([2])))
-    return g.node("MatMul", g.node("Gather", weights, distance), values)
+    return g.node("Gather", weights, distance)
 
 
 def _so_far(g: Graph, tokens: str, shape: Shape) -> str:
@@ -153,11 +164,23 @@ def _so_far(g: Graph, tokens: str, shape: Shape) -> str:
 
 
 def _add_directions(
-    g: Graph, shape: Shape, amount: str, terms: list[str], embedded: list[str]
+    g: Graph, shape: Shape, amount: str, terms: list[str], embedded: list[str], of: str = ""
 ) -> None:
     """Add one number a row, times a direction, to the terms of the logits and the embedding."""
-    terms.append(g.node("Mul", amount, g.table("direction", shape.size)))
-    embedded.append(g.node("Mul", amount, g.table("embed_direction", shape.dim)))
+    terms.append(g.node("Mul", amount, g.table(f"{of}direction", shape.size)))
+    embedded.append(g.node("Mul", amount, g.table(f"embed_{of}direction", shape.dim)))
+
+
+def _add_channels(g: Graph, shape: Shape, terms: list[str], embedded: list[str]) -> None:
+    """Add what each row's channels say, and what those of all rows say, where there are any."""
+    if not shape.channels:
+        return
+    numbers = g.node("Cast", "channels", to=TensorProto.FLOAT)
+    terms.append(g.node("MatMul", numbers, g.table("near", shape.channels, shape.size)))
+    embedded.append(g.node("MatMul", numbers, g.table("embed_near", shape.channels, shape.dim)))
+    values = g.node("MatMul", numbers, g.table("channel_value", shape.channels, 1))
+    far = g.node("MatMul", _by_distance(g, "channels", shape, "channel_weights"), values)
+    _add_directions(g, shape, far, terms, embedded, "channel_")
 
 
 def causal(g: Graph, shape: Shape) -> None:
@@ -180,6 +203,7 @@ def one_hot(g: Graph, shape: Shape) -> None:
     embed_ids = {"embed_left": left, "embed_own": "rows"}
     terms = _look_up(g, shape, ids, "MatMul")
     embedded = _look_up(g, shape, embed_ids, "MatMul")
+    _add_channels(g, shape, terms, embedded)
     g.sum(*terms, g.table("bias", shape.size), output="logits")
     g.sum(*embedded, g.table("embed_bias", shape.dim), output="embedding")
 

@@ -7,7 +7,7 @@ implementation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -25,6 +25,7 @@ from glm_annotate.encoding import make_encoder, mask_rows
 from glm_annotate.errors import BundleError, UsageError
 from glm_annotate.train.toy_graphs import Graph, Shape, causal, free, markov, one_hot, uniform
 
+WITH_CHANNELS = ("markov", "wide", "prefix", "onehot")
 TYPES = {
     "int64": TensorProto.INT64,
     "int32": TensorProto.INT32,
@@ -92,6 +93,7 @@ def build(
     halves: str = "none",
     max_tokens: int | None = None,
     multiple_of: int = 1,
+    channels: Sequence[Mapping[str, Any]] = (),
     **card: Any,
 ) -> Path:
     """Write a toy bundle into a folder, which is made if need be.
@@ -110,6 +112,7 @@ def build(
         halves: none or rc.
         max_tokens: Makes the window dynamic (the bpe toy's always is).
         multiple_of: Rows are padded to a multiple of this.
+        channels: Of the card's encoder, for the kinds of `WITH_CHANNELS`; the input is float32.
         **card: Any other key of the card: anchor, strand, circular, tag, scores, ...
 
     Returns:
@@ -124,13 +127,20 @@ def build(
     if unknown := sorted(set(card) - set(ModelCard.model_fields)):
         known = ", ".join(ModelCard.model_fields)
         raise UsageError(f"toy bundle {kind}: no card key {unknown[0]!r}; there are: {known}")
+    if channels and kind not in WITH_CHANNELS:
+        raise UsageError(
+            f"toy bundle {kind} has no channels; these may: {', '.join(WITH_CHANNELS)}"
+        )
     toy = TOYS[kind]
     vocab = {**toy.encoder["vocab"], **({"n": n} if n else {}), **({} if bos else {"prefix": ()})}
     keys = {
         **_card(kind, toy, context or toy.context, dtype or toy.dtype),
-        "encoder": {**toy.encoder, "vocab": vocab},
+        "encoder": {**toy.encoder, "vocab": vocab, "channels": channels},
         "window": {"multiple_of": multiple_of},
     }
+    if channels:
+        axes = ["batch", "rows", "channel"]
+        keys["inputs"] |= {"channels": {"name": "channels", "axes": axes, "dtype": "float32"}}
     if toy.embeds:
         keys["embedding"] = {"dim": dim, "pool": pool, "k": k, "halves": halves}
     if kind == "bpe" and max_tokens is None:
@@ -179,7 +189,8 @@ def _write(toy: Toy, folder: Path, card: ModelCard, *, seed: int, dim: int) -> N
     # Positions: a row a base, the special tokens, and padding up to the next multiple.
     specials = len(vocab.prefix) + len(vocab.suffix)
     reach = card.context + specials + card.window.multiple_of
-    shape = Shape(toy.size, vocab.pad_id or 0, dim, reach, card.logits_shift, bases)
+    channels = len(card.encoder.channels)
+    shape = Shape(toy.size, vocab.pad_id or 0, dim, reach, card.logits_shift, bases, channels)
     model = _model(toy, card, shape, random)
     (folder / GRAPH).write_bytes(model.SerializeToString(deterministic=True))
     _self_test(folder, model, card, random)
@@ -189,13 +200,19 @@ def _write(toy: Toy, folder: Path, card: ModelCard, *, seed: int, dim: int) -> N
 def _model(toy: Toy, card: ModelCard, shape: Shape, random: np.random.Generator) -> onnx.ModelProto:
     g = Graph(random)
     toy.body(g, shape)
-    rows = card.inputs["rows"]
-    axes: list[Any] = ["batch", "rows", 4][: len(rows.axes)]
+    axes: dict[str, list[Any]] = {
+        "rows": ["batch", "rows", 4][: len(card.inputs["rows"].axes)],
+        "channels": ["batch", "rows", shape.channels],
+    }
+    inputs = [
+        helper.make_tensor_value_info(role, TYPES[tensor.dtype], axes[role])
+        for role, tensor in card.inputs.items()
+    ]
     widths = {"logits": shape.size, "embedding": shape.dim}
     graph = helper.make_graph(
         g.nodes,
         card.name,
-        [helper.make_tensor_value_info("rows", TYPES[rows.dtype], axes)],
+        inputs,
         [
             helper.make_tensor_value_info(x, TensorProto.FLOAT, ["batch", "rows", widths[x]])
             for x in card.outputs
@@ -222,11 +239,15 @@ def _self_test(
         touched = np.zeros(rows.shape[:2], dtype=bool)
         touched[:, rows.shape[1] // 2] = True
         rows = np.concatenate([rows, mask_rows(rows, touched, card.encoder)])
-    rows = rows.astype(card.inputs["rows"].dtype)
+    inputs = {"rows": rows.astype(card.inputs["rows"].dtype)}
+    if card.encoder.channels:
+        shape = *rows.shape[:2], len(card.encoder.channels)
+        inputs["channels"] = random.integers(5, size=shape).astype(card.inputs["channels"].dtype)
     names = list(card.outputs)
-    values = ReferenceEvaluator(model).run(list(names), {"rows": rows})
-    arrays = {f"output_{name}": value for name, value in zip(names, values, strict=True)}
-    np.savez(folder / SELFTEST, input_rows=rows, **arrays)
+    values = ReferenceEvaluator(model).run(list(names), inputs)
+    arrays: dict[str, Any] = {f"input_{name}": value for name, value in inputs.items()}
+    arrays |= {f"output_{name}": value for name, value in zip(names, values, strict=True)}
+    np.savez(folder / SELFTEST, **arrays)
 
 
 def _tokenizer(random: np.random.Generator, size: int) -> str:

@@ -1,0 +1,234 @@
+"""One model's share of a chunk: what is asked of it, and how the answers become scores.
+
+Decisions: an allele on a contig that the model's channels do not know gets NO_SIGNAL for every
+score, and no window; evidence that several scores read is asked for once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from glm_annotate.answers import Floats, Ints, OutputRole
+from glm_annotate.bundle import Bundle
+from glm_annotate.channels import Channels
+from glm_annotate.encoding import refused
+from glm_annotate.evidence import EVIDENCE, Asked
+from glm_annotate.genome import Genome
+from glm_annotate.pairs import Pair, grid_pairs, variant_pairs
+from glm_annotate.plan import Plan
+from glm_annotate.runtime import OrtRunner
+from glm_annotate.scores import ScoreSpec
+from glm_annotate.variants import Alleles, Skip, skip_code
+from glm_annotate.windows import WindowBatch, cut_windows, fit, too_long
+
+_EvidenceKey = tuple[str, tuple[tuple[str, str], ...]]
+_LARGEST = float(np.finfo(np.float32).max)  # VCF's Float: larger ones could not be written
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A bundle as it is used in one run.
+
+    Attributes:
+        tag: Prefix of its INFO keys.
+        bundle: Card, graph and encoder.
+        scores: What is computed.
+        strands: Strands that are read and averaged; True is the reverse one.
+        circular: FASTA names of contigs that wrap around.
+        runners: Sessions, one a device.
+        ignore_scope: Score contigs that the card is not meant for.
+        channels: Where the card's channels come from; None where it has none.
+    """
+
+    tag: str
+    bundle: Bundle
+    scores: tuple[ScoreSpec, ...]
+    strands: tuple[bool, ...]
+    circular: frozenset[str]
+    runners: Sequence[OrtRunner]
+    ignore_scope: bool = False
+    channels: Channels | None = None
+
+    @property
+    def outputs(self) -> frozenset[OutputRole]:
+        """Graph outputs that the scores read."""
+        return frozenset(spec.score.output for spec in self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one model says of a chunk's alleles.
+
+    Attributes:
+        skip: Why an allele has no score at all, as in `variants.skip_code`; 0 for none.
+        values: By `ScoreSpec.key`, NaN where there is no number.
+        reasons: By `ScoreSpec.key`: why an allele that is not skipped has no number; 0 for none.
+    """
+
+    skip: Ints
+    values: dict[str, Floats]
+    reasons: dict[str, Ints]
+
+
+@dataclass(slots=True)
+class Task:
+    """One model's share of a chunk.
+
+    Attributes:
+        model: The model.
+        alleles: Of the chunk.
+        skip: Why an allele has no score at all; 0 for none; shape (n,).
+        silent: Skip code of alleles that no score can be given for want of channels, else 0.
+        chosen: Alleles that windows are cut for.
+        plan: The passes.
+        asked: Pairs and what was asked of them, by kind of evidence.
+        failed: Whether a pass failed.
+    """
+
+    model: Model
+    alleles: Alleles
+    skip: Ints
+    silent: Ints
+    chosen: Ints
+    plan: Plan
+    asked: dict[_EvidenceKey, list[tuple[Pair, Asked]]] = field(default_factory=dict)
+    failed: bool = False
+
+
+def make_task(model: Model, alleles: Alleles, skip: Ints) -> Task:
+    """Choose what a model scores of a chunk.
+
+    Args:
+        model: The model.
+        alleles: Of the chunk.
+        skip: Reasons known so far, shape (n,); it is added to.
+    """
+    card = model.bundle.card
+    skip[(skip == 0) & too_long(alleles, card)] = skip_code(Skip.TOO_LONG)
+    silent, chosen = np.zeros_like(skip), np.flatnonzero(skip == 0)
+    if model.channels is not None:
+        for number in np.unique(alleles.contig[chosen]).tolist():
+            if not model.channels.holds(alleles.contigs[number]):
+                silent[(skip == 0) & (alleles.contig == number)] = skip_code(Skip.NO_SIGNAL)
+        chosen = chosen[silent[chosen] == 0]
+    return Task(model, alleles, skip, silent, chosen, _plan(model))
+
+
+def single_task(task: Task, allele: int) -> Task:
+    """Make a task of one allele of another task."""
+    chosen = np.array([allele])
+    return Task(task.model, task.alleles, task.skip, task.silent, chosen, _plan(task.model))
+
+
+def _plan(model: Model) -> Plan:
+    return Plan(model.bundle.encoder, model.bundle.card.logits_shift)
+
+
+def ask(task: Task, genome: Genome) -> None:
+    """Ask for all evidence that the task's scores read, each kind once."""
+    model, card = task.model, task.model.bundle.card
+    wanted = dict.fromkeys(spec.evidence for spec in model.scores)
+    grid = [key for key in wanted if EVIDENCE[key[0]].windows == "grid"]
+    centred = [key for key in wanted if EVIDENCE[key[0]].windows == "variant"]
+    cut = cut_windows(genome, task.alleles, task.chosen, card, model.circular, model.channels)
+    for whole in (_readable(task, batch) for batch in cut):
+        if grid:
+            for reverse in model.strands:
+                pairs = grid_pairs(
+                    genome, task.alleles, whole, card, model.circular, task.plan, reverse,
+                    model.channels,
+                )  # fmt: skip
+                _ask_pairs(task, grid, pairs)
+        if centred:
+            for batch in fit(whole, card, model.bundle.encoder):
+                for reverse in model.strands:
+                    _ask_pairs(task, centred, variant_pairs(batch, task.plan, reverse))
+
+
+def _readable(task: Task, batch: WindowBatch) -> WindowBatch:
+    """Leave out windows with letters that the encoder refuses."""
+    spec = task.model.bundle.encoder.spec
+    if spec.vocab.n != "error":
+        return batch
+    bad = refused(batch.ref, spec) | refused(batch.alt, spec)
+    task.skip[batch.allele[bad]] = skip_code(Skip.AMBIGUOUS)
+    task.chosen = np.flatnonzero((task.skip == 0) & (task.silent == 0))
+    return batch.take(np.flatnonzero(~bad))
+
+
+def _ask_pairs(task: Task, wanted: list[_EvidenceKey], pairs: Iterable[Pair]) -> None:
+    card = task.model.bundle.card
+    for pair in pairs:
+        for key in wanted:
+            name, options = key
+            asked = EVIDENCE[name].ask(pair, card, dict(options))
+            task.asked.setdefault(key, []).append((pair, asked))
+
+
+def blank_result(task: Task) -> Result:
+    """Give a result without numbers, with the reasons that are the same for all scores."""
+    n, keys = len(task.alleles), [spec.key for spec in task.model.scores]
+    return Result(
+        task.skip.copy(),
+        {key: np.full(n, np.nan) for key in keys},
+        {key: task.silent.copy() for key in keys},
+    )
+
+
+def foreseen_result(task: Task) -> Result:
+    """Give the reasons that are known before the passes, and 0.0 for each number to come."""
+    result = blank_result(task)
+    for spec in task.model.scores:
+        result.reasons[spec.key][:] = _reasons(task, task.asked.get(spec.evidence, []))
+        scored = (result.skip == 0) & (result.reasons[spec.key] == 0)
+        result.values[spec.key][scored] = 0.0
+    return result
+
+
+def result_of(task: Task) -> Result:
+    """Turn the answers to a task that has run into scores."""
+    result = blank_result(task)
+    # Nothing was asked where no window of the chunk could be cut.
+    wanted = dict.fromkeys(spec.evidence for spec in task.model.scores)
+    evidence = {key: _gather(task, task.asked.get(key, [])) for key in wanted}
+    for spec in task.model.scores:
+        values, reasons = evidence[spec.evidence]
+        result.reasons[spec.key][:] = reasons
+        chosen = task.chosen[reasons[task.chosen] == 0]
+        if not chosen.size:
+            continue
+        numbers = spec.score.reduce(values[chosen])
+        fine = np.abs(numbers) <= _LARGEST  # False for NaN
+        result.values[spec.key][chosen] = np.where(fine, numbers, np.nan)
+        result.reasons[spec.key][chosen[~fine]] = skip_code(Skip.NOT_FINITE)
+    return result
+
+
+def _gather(task: Task, asked: list[tuple[Pair, Asked]]) -> tuple[Floats, Ints]:
+    """Average evidence over strands; returns it with the reasons where there is none."""
+    n, share = len(task.alleles), 1 / len(task.model.strands)
+    total: Floats = np.zeros(0)
+    for pair, one in asked:
+        if bool((one.skip != 0).all()):
+            continue  # nothing was asked
+        values = one.read()
+        total = total if total.size else np.zeros((n, *values.shape[1:]))
+        total[pair.allele] += share * values
+    return total if total.size else np.full(n, np.nan), _reasons(task, asked)
+
+
+def _reasons(task: Task, asked: list[tuple[Pair, Asked]]) -> Ints:
+    """Say why alleles get no number of one kind of evidence; 0 where they do."""
+    reasons = task.silent.copy()
+    seen = np.zeros_like(reasons)
+    for pair, one in asked:
+        reasons[pair.allele] = np.where(one.skip != 0, one.skip, reasons[pair.allele])
+        seen[pair.allele] += 1
+    # No window could hold what the evidence reads, or one on the grid has an N that may not be.
+    refuses = task.model.bundle.encoder.spec.vocab.n == "error"
+    lost = task.chosen[seen[task.chosen] < len(task.model.strands)]
+    reasons[lost[reasons[lost] == 0]] = skip_code(Skip.TOKENIZATION if refuses else Skip.TOO_LONG)
+    return reasons
