@@ -202,7 +202,7 @@ class Evidence:
     """A kind of evidence: who asks for it, and of which windows."""
 
     ask: Asker
-    windows: Literal["variant", "grid"] = "variant"
+    windows: Literal["variant", "cut", "grid"] = "variant"
 
 
 def _ask_pseudo(pair: Pair, card: ModelCard, options: Options) -> Asked:
@@ -213,7 +213,7 @@ def _ask_pseudo(pair: Pair, card: ModelCard, options: Options) -> Asked:
 EVIDENCE: dict[str, Evidence] = {
     "masked_ratio": Evidence(ask_masked_ratio),
     "unmasked_ratio": Evidence(ask_unmasked_ratio, "grid"),
-    "pseudo_ratio": Evidence(_ask_pseudo),
+    "pseudo_ratio": Evidence(_ask_pseudo, "cut"),
     "likelihood_ratio": Evidence(ask_likelihood_ratio),
     "distribution": Evidence(ask_distribution),
     "pooled": Evidence(ask_pooled),

@@ -20,7 +20,7 @@ from glm_annotate.encoding import Encoded, Spans, refused
 from glm_annotate.genome import Codes, Genome, reverse_complement
 from glm_annotate.plan import Plan, Sequences
 from glm_annotate.variants import Alleles
-from glm_annotate.windows import WindowBatch, cut_stretches
+from glm_annotate.windows import WindowBatch, cut_stretches, shared_ends
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -165,11 +165,10 @@ def sum_by(owner: Ints, values: NDArray[np.float64], n: int) -> NDArray[np.float
 
 def variant_pairs(batch: WindowBatch, plan: Plan, reverse: bool) -> Iterator[Pair]:
     """Encode the windows of alleles for one strand."""
-    length = batch.length
-    longer, shorter = batch.alt_len - batch.ref_len, batch.ref_len - batch.alt_len
+    length, (ref_end, alt_end) = batch.length, shared_ends(batch)
     ref_site = batch.offset, batch.offset + batch.ref_len
     alt_site = batch.offset, batch.offset + batch.alt_len
-    ref_kept, alt_kept = (0, length - max(0, longer)), (0, length - max(0, shorter))
+    ref_kept, alt_kept = (0, ref_end), (0, alt_end)
     changed = np.array([batch.changed], dtype=np.int64).reshape(1, -1)
     focus = np.array([batch.offset])
     ref, alt, beside = batch.ref, batch.alt, batch.beside
@@ -180,6 +179,31 @@ def variant_pairs(batch: WindowBatch, plan: Plan, reverse: bool) -> Iterator[Pai
         changed, focus = length - 1 - changed, length - 1 - focus
     sides = (ref, ref_site, ref_kept), (alt, alt_site, alt_kept)
     yield from _pairs(plan, batch.allele, sides, changed, focus, reverse, beside)
+
+
+def cuts(batch: WindowBatch, plan: Plan) -> bool:
+    """Say whether token lists can be compared only between the same two bases of the contig.
+
+    So it is where rows differ in length (byte pairs) and alleles too: the windows' far ends are
+    split into other tokens, and the lists would never agree again behind an indel.
+    """
+    return not batch.changed and plan.encoder.base_ids(plan.encoder.spec.k, 0) is None
+
+
+def cut_pairs(batch: WindowBatch, plan: Plan, reverse: bool) -> Iterator[Pair]:
+    """Encode haplotypes that begin and end at the same bases of the contig, for one strand."""
+    sides: list[_Side] = []
+    ends = shared_ends(batch)
+    for codes, end, size in zip(
+        (batch.ref, batch.alt), ends, (batch.ref_len, batch.alt_len), strict=True
+    ):
+        site, kept = (batch.offset, batch.offset + size), codes[:, :end]
+        if reverse:
+            site, kept = _flip(site, end), reverse_complement(kept)
+        sides.append((kept, site, (0, end)))
+    none = np.zeros((1, 0), dtype=np.int64)
+    focus = np.array([batch.offset])
+    yield from _pairs(plan, batch.allele, (sides[0], sides[1]), none, focus, reverse, None)
 
 
 def grid_pairs(

@@ -37,8 +37,11 @@ def entropy(evidence: Floats) -> Floats:
 def cosine_distance(evidence: Floats) -> Floats:
     """1 - cos of the REF and ALT embeddings, shape (n, 2, D)."""
     ref, alt = evidence[:, 0], evidence[:, 1]
-    norms = np.linalg.norm(ref, axis=1) * np.linalg.norm(alt, axis=1)
-    cosine = (ref * alt).sum(axis=1) / np.where(norms > 0, norms, np.nan)
+    # Scaled first: squares of numbers below 1e-154 would lose their digits, or all of them.
+    largest = np.abs(evidence).max(axis=2, keepdims=True)
+    scaled = evidence / np.where(largest > 0, largest, np.nan)
+    norms = np.linalg.norm(scaled, axis=2).prod(axis=1)
+    cosine = scaled.prod(axis=1).sum(axis=1) / norms
     # Equal vectors differ from 1 by rounding alone, and REF against itself is 0.
     same = (ref == alt).all(axis=1)
     return np.where(same, 0.0, 1.0 - cosine)

@@ -17,7 +17,7 @@ from glm_annotate.channels import Channels
 from glm_annotate.encoding import refused
 from glm_annotate.evidence import EVIDENCE, Asked
 from glm_annotate.genome import Genome
-from glm_annotate.pairs import Pair, grid_pairs, variant_pairs
+from glm_annotate.pairs import Pair, cut_pairs, cuts, grid_pairs, variant_pairs
 from glm_annotate.plan import Plan
 from glm_annotate.runtime import OrtRunner
 from glm_annotate.scores import ScoreSpec
@@ -131,8 +131,10 @@ def ask(task: Task, genome: Genome) -> None:
     """Ask for all evidence that the task's scores read, each kind once."""
     model, card = task.model, task.model.bundle.card
     wanted = dict.fromkeys(spec.evidence for spec in model.scores)
-    grid = [key for key in wanted if EVIDENCE[key[0]].windows == "grid"]
-    centred = [key for key in wanted if EVIDENCE[key[0]].windows == "variant"]
+    by_windows: dict[str, list[_EvidenceKey]] = {"variant": [], "cut": [], "grid": []}
+    for key in wanted:
+        by_windows[EVIDENCE[key[0]].windows].append(key)
+    grid, centred, cut_short = by_windows["grid"], by_windows["variant"], by_windows["cut"]
     cut = cut_windows(genome, task.alleles, task.chosen, card, model.circular, model.channels)
     for whole in (_readable(task, batch) for batch in cut):
         if grid:
@@ -142,10 +144,27 @@ def ask(task: Task, genome: Genome) -> None:
                     model.channels,
                 )  # fmt: skip
                 _ask_pairs(task, grid, pairs)
-        if centred:
+        if centred or cut_short:
             for batch in fit(whole, card, model.bundle.encoder):
                 for reverse in model.strands:
-                    _ask_pairs(task, centred, variant_pairs(batch, task.plan, reverse))
+                    _ask_centred(task, batch, reverse, centred, cut_short)
+
+
+def _ask_centred(
+    task: Task,
+    batch: WindowBatch,
+    reverse: bool,
+    whole: list[_EvidenceKey],
+    cut_short: list[_EvidenceKey],
+) -> None:
+    """Ask for what reads whole windows, and for what reads haplotypes that end at one base."""
+    if not cuts(batch, task.plan):
+        _ask_pairs(task, [*whole, *cut_short], variant_pairs(batch, task.plan, reverse))
+        return
+    if whole:
+        _ask_pairs(task, whole, variant_pairs(batch, task.plan, reverse))
+    if cut_short:
+        _ask_pairs(task, cut_short, cut_pairs(batch, task.plan, reverse))
 
 
 def _readable(task: Task, batch: WindowBatch) -> WindowBatch:

@@ -207,9 +207,18 @@ def fit(batch: WindowBatch, card: ModelCard, encoder: Encoder) -> Iterator[Windo
         batch = narrower[0]
 
 
+def shared_ends(batch: WindowBatch) -> tuple[int, int]:
+    """Say where both haplotypes have the last base of the contig that both hold: REF, ALT."""
+    grown = batch.alt_len - batch.ref_len
+    return batch.length - max(0, grown), batch.length - max(0, -grown)
+
+
 def _row_counts(batch: WindowBatch, encoder: Encoder) -> NDArray[np.int64]:
     rows = np.zeros(batch.allele.size, dtype=np.int64)
-    for codes in (batch.ref, batch.alt):
+    ends = shared_ends(batch)
+    # A shorter haplotype may have more byte pairs: its last token is cut into smaller ones.
+    cut = (batch.ref[:, : ends[0]], batch.alt[:, : ends[1]]) if not batch.changed else ()
+    for codes in (batch.ref, batch.alt, *cut):
         for strand in (codes, reverse_complement(codes)):
             for group in encoder.encode(strand):
                 rows[group.index] = np.maximum(rows[group.index], group.rows.shape[1])

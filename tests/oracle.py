@@ -304,6 +304,9 @@ class Oracle:
         lists = []
         for hap, other in ((ref, alt), (alt, ref)):
             first, last = self.shared(hap, other, reverse)
+            if self.spec.kind == "bpe":  # whose last token depends on where the window ends
+                hap = replace(hap, bases=hap.bases[first:last])
+                first, last = 0, last - first
             rows = self.rows(hap)
             inside = [
                 t for t, x in enumerate(rows) if x.bases and first <= x.start and x.end <= last

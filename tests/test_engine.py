@@ -109,3 +109,21 @@ def test_batches_that_are_asked_different_things(
     for key, values in together.items():
         for one, other in zip(values, apart[key], strict=True):
             assert one == other or math.isclose(float(one), float(other), abs_tol=1e-6), key
+
+
+def test_byte_pairs_agree_again_behind_an_indel(tmp_path: Path) -> None:
+    """Few rows differ however long the window: both haplotypes end at one base of the contig."""
+    rng = np.random.default_rng(8)
+    bases = "".join(rng.choice(list("ACGT"), 2000))
+    fasta = write_fasta(tmp_path / "g.fa", {"c": bases})
+    bundle = toy_bundle("bpe", tmp_path / "bpe", context=400, pllr_max=20)
+    alleles: list[Allele] = []
+    for at in range(300, 1700, 70):
+        size = int(rng.integers(1, 12))
+        alleles.append(("c", at + 1, bases[at : at + 1 + size], bases[at]))
+        alleles.append(("c", at + 36, bases[at + 35], bases[at + 35] + bases[at : at + size]))
+    found = Engine(bundle, fasta, ("PLLR",)).score(alleles)["PLLR"]
+    assert all(isinstance(value, float) for value in found)
+    oracle = Oracle(bundle, fasta)
+    wanted = [oracle.score(*allele, "PLLR") for allele in alleles[:8]]
+    np.testing.assert_allclose(found[:8], wanted, rtol=1e-5, atol=1e-6)
