@@ -48,6 +48,7 @@ class Case:
         options: Further arguments of `glm-annotate export`.
         scores: Scores compared with the oracle.
         has_embedding: False where the public implementation does not give one.
+        species: Species of the alignment that windows come with; it is made up.
     """
 
     system: str
@@ -59,7 +60,7 @@ class Case:
     options: Sequence[str] = ()
     scores: Sequence[str] = ("LLR", "PLLR", "WTLLR", "ENT", "EMB_COS", "EMB_L2:pool=all")
     has_embedding: bool = True
-    vcf_options: Sequence[str] = ()
+    species: int = 0
 
 
 def randomise(module: torch.nn.Module, seed: int = 0, scale: float = 0.3) -> torch.nn.Module:
@@ -86,14 +87,17 @@ def worst(found: np.ndarray, wanted: np.ndarray) -> float:
 class PublicOracle(Oracle):
     """The brute-force oracle with the public implementation's forward passes."""
 
-    def __init__(self, bundle: Path, fasta: Path, forward: Forward):
-        super().__init__(bundle, fasta)
+    def __init__(self, bundle: Path, fasta: Path, forward: Forward, alignment: Any = None):
+        super().__init__(bundle, fasta, alignment=alignment)
         self.forward = forward
 
     def run(self, rows, masked=()):
         ids = [self.vocab.mask_id if t in masked else row.id for t, row in enumerate(rows)]
         self.passes += 1
-        outputs = self.forward(np.array([ids], dtype=np.int64))
+        batch = [np.array([ids], dtype=np.int64)]
+        if self.columns is not None:
+            batch.append(np.array([[row.beside for row in rows]], dtype=np.float32))
+        outputs = self.forward(*batch)
         return {name: values[0].astype(np.float64) for name, values in outputs.items()}
 
 
@@ -106,21 +110,51 @@ def batch_of(network: Any, case: Case, shape: tuple[int, int], seed: int) -> Any
     return rows, rng.integers(5, size=(*shape, network.channels)).astype(np.float32)
 
 
-def real_variants(shared: Path, count: int = 24) -> tuple[Path, list[tuple[str, int, str, str]]]:
+Alleles = list[tuple[str, int, str, str]]
+
+
+def real_variants(shared: Path, count: int = 24, end: int = 2_000_000) -> tuple[Path, Alleles]:
     """Human chr20 and variants of the 1000 Genomes: half substitutions, a quarter each indels."""
     folder = shared / "data" / "chr20"
     wanted = {"snv": count // 2, "ins": count // 4, "del": count - count // 2 - count // 4}
-    pools: dict[str, list[tuple[str, int, str, str]]] = {kind: [] for kind in wanted}
+    pools: dict[str, Alleles] = {kind: [] for kind in wanted}
     with pysam.VariantFile(str(folder / "1000G_phase3_chr20_1-2Mb_sites.vcf.gz")) as file:
         for record in file:
             for alt in record.alts or ():
                 size = len(alt) - len(record.ref)
                 kind = "snv" if size == 0 else "ins" if size > 0 else "del"
-                if abs(size) <= 12 and set(record.ref + alt) <= set("ACGT"):
+                plain = set(record.ref + alt) <= set("ACGT")
+                if plain and abs(size) <= 12 and record.pos < end - 1000:
                     pools[kind].append((record.chrom, record.pos, record.ref, alt))
     chosen = random.Random(3)
     picked = [x for kind, n in wanted.items() for x in chosen.sample(pools[kind], n)]
     return folder / "chr20_GRCh37.fa.gz", sorted(picked)
+
+
+def aligned_variants(
+    shared: Path, folder: Path, species: int
+) -> tuple[Path, Alleles, Path, dict[str, list[str]]]:
+    """The same on a piece of chr20 with an alignment whose other species are made up."""
+    import zarr
+
+    first, last = 1_000_000, 1_100_000
+    whole, alleles = real_variants(shared, end=last)
+    with pysam.FastaFile(str(whole)) as file:
+        bases = file.fetch("20", first, last).upper()
+    fasta = folder / "piece.fa"
+    fasta.write_text(f">20\n{bases}\n")
+    rng = np.random.default_rng(4)
+    reference = np.array(list(bases), dtype="S1")
+    letters = np.repeat(reference[:, None], 1 + species, axis=1)
+    changed = rng.random(letters.shape) < 0.3
+    changed[:, 0] = False
+    letters[changed] = rng.choice(np.array(list("ACGT-"), dtype="S1"), changed.sum())
+    root = zarr.open_group(str(folder / "msa.zarr"), mode="w", zarr_format=2)
+    array = root.create_array("20", shape=letters.shape, chunks=(10_000, 1 + species), dtype="S1")
+    array[:] = letters
+    moved = [(chrom, pos - first, ref, alt) for chrom, pos, ref, alt in alleles]
+    columns = [b"".join(column).decode() for column in letters]
+    return fasta, moved, folder / "msa.zarr", {"20": columns}
 
 
 def public_parity(case: Case) -> float:
@@ -159,15 +193,20 @@ def onnx_parity(case: Case, bundle: Path) -> float:
 
 def score_parity(case: Case, bundle: Path, folder: Path, shared: Path) -> tuple[float, int]:
     """Score real variants with the command line and with the oracle; gives how many values."""
-    fasta, alleles = real_variants(shared)
+    alignment, words = None, []
+    if case.species:
+        fasta, alleles, msa, alignment = aligned_variants(shared, folder, case.species)
+        words = ["--msa", msa]
+    else:
+        fasta, alleles = real_variants(shared)
     vcf = write_vcf(folder / "real.vcf", [f"{c} {p} {r} {a}" for c, p, r, a in alleles])
     table = folder / "scores.tsv"
-    words = ["vcf", vcf, "-f", fasta, "-m", f"T={bundle}", "-o", folder / "out.vcf"]
-    words += ["--tsv", table, "--device", "cpu:1", *case.vcf_options]
+    words = ["vcf", vcf, *words, "-f", fasta, "-m", f"T={bundle}", "-o", folder / "out.vcf"]
+    words += ["--tsv", table, "--device", "cpu:1"]
     assert call(*words, *(x for score in case.scores for x in ("-s", score))) == 0
     head, *lines = [line.split("\t") for line in table.read_text().splitlines()]
     assert len(lines) == len(alleles)
-    oracle = PublicOracle(bundle, fasta, case.forward)
+    oracle = PublicOracle(bundle, fasta, case.forward, alignment)
     columns = [name for name in head if name.startswith("T_") and name != "T_STATUS"]
     assert len(columns) == len(case.scores), columns
     by_site = {tuple(map(str, allele)): allele for allele in alleles}

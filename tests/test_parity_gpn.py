@@ -233,6 +233,20 @@ def authors_data_classes(*names):
     return [space[name] for name in names]
 
 
+def test_msa(tmp_path, record_property, shared_dir):
+    pytest.importorskip("zarr")
+    model = public_msa(tmp_path / "public")
+    case = Case(
+        "GPN-MSA",
+        "GPNRoFormer",
+        REFERENCE,
+        tmp_path / "public",
+        lambda *batch: run(model, *batch),
+        species=SPECIES,
+    )
+    check_parity(case, tmp_path, record_property, shared_dir)
+
+
 @pytest.mark.parametrize("changes", [{}, {"num_attention_heads": 2, "layer_norm_eps": 1e-3}])
 def test_msa_network_and_graph(changes, tmp_path):
     torch.set_num_threads(1)
