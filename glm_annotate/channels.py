@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,7 +32,13 @@ _COMPLEMENT[1:UNPAIRED] = _COMPLEMENT[1:UNPAIRED][::-1].copy()
 
 
 class Source(Protocol):
-    """Where the channels of one kind come from."""
+    """Where the channels of one kind come from.
+
+    Attributes:
+        path: Of its file.
+    """
+
+    path: str
 
     def holds(self, contig: str) -> bool:
         """Say whether there are values for a contig of the FASTA; raises InputError."""
@@ -76,6 +83,11 @@ class Channels:
         self._places = {kind: np.flatnonzero(kinds == kind) for kind in sources}
         self._missing = _missing(spec)
         self._edits = np.array([channel.indel == "edit" for channel in spec.channels])
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Names of the sources' files, without their folders, by kind."""
+        return {kind: Path(source.path).name for kind, source in self._sources.items()}
 
     def holds(self, contig: str) -> bool:
         """Say whether every source has values for a contig of the FASTA.

@@ -71,6 +71,8 @@ def model_lines(models: Iterable[Model], tf32: bool) -> list[bytes]:
             "Device": runner.device.kind,
             "Precision": card.precision,
         }
+        if model.channels is not None:
+            fields |= {kind.capitalize(): name for kind, name in model.channels.files.items()}
         if runner.device.kind == "cuda":
             fields |= {"TF32": int(tf32), "ConvAlgoSearch": "HEURISTIC"}
         lines.append(structured_line("glm_annotateModel", model.tag.lower(), fields))

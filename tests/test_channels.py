@@ -437,6 +437,7 @@ def test_the_command(
     source = write_vcf(tmp_path / "in.vcf", records)
     command = ["vcf", source, "-f", fasta, "-m", bundle, "-m", plain, "--msa", msa]
     assert call(*command, "-o", tmp_path / "out.vcf") == 0
+    assert f',Msa="{msa.name}"' in (tmp_path / "out.vcf").read_text()
     text = (tmp_path / "out.vcf").read_text()
     assert [x for (x,) in statuses(text).values()] == [
         "SCORED", "LLR:INDEL", "LLR:NO_SIGNAL|PLLR:NO_SIGNAL", "CONTIG_MISSING",

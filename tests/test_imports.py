@@ -20,7 +20,7 @@ SCORING = sorted(name for name in SOURCES if not name.startswith("glm_annotate.t
 TRAINING_ONLY = {"torch", "transformers", "lightning", "lightning_fabric", "lightning_utilities"}
 TRAINING_ONLY |= {"onnx", "onnxscript", "peft", "safetensors"}
 HEAVY = ["torch", "transformers", "onnx", "pandas", "pyranges", "onnxruntime", "matplotlib"]
-HEAVY += ["pyBigWig", "pyarrow", "huggingface_hub", "tokenizers"]
+HEAVY += ["pyBigWig", "pyarrow", "huggingface_hub", "tokenizers", "zarr"]
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
