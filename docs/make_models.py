@@ -32,7 +32,7 @@ weights is part of this package; mind the licence of each.
 
 "Longest window" is what the authors trained on; the default window of an export may be shorter,
 `--context` changes it. For byte-pair tokens LLR has a number only where both alleles differ in one
-token, PLLR always has one.
+token, PLLR for indels too, up to the card's `pllr_max` rows.
 
 """
 PARITY_TEXT = """
@@ -41,8 +41,9 @@ PARITY_TEXT = """
 Largest difference, as a part of max(1, largest value), on random weights that leave nothing at
 zero. *torch*: our network against the public implementation, which also saved the checkpoint.
 *ONNX*: the exported graph against the public implementation. *vcf*: scores of `glm-annotate vcf` on
-real variants of human chr20 (1000 Genomes, indels among them), against a brute-force oracle that makes its forward passes
-with the public implementation; *values* counts them. `make parity` makes the table anew.
+real variants of human chr20 (1000 Genomes, indels among them), against a brute-force oracle that
+makes its forward passes with the public implementation; *values* counts them. `make parity` makes
+the table anew.
 
 """
 RELEASES_TEXT = """

@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print the table of `make parity`, one row a system and variant, and write build/parity.tsv."""
+    """Print the table of `make parity`, one row a variant, and write it to build/parity.tsv."""
     reports = [x for kind in ("passed", "failed") for x in terminalreporter.getreports(kind)]
     rows = [value for x in reports for key, value in x.user_properties if key == "parity"]
     if not rows:

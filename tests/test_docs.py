@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import importlib
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -226,11 +227,30 @@ def test_tables_of_keys_are_the_models(page, name):
     check_keys(page, name, fields)
 
 
-def test_the_table_of_the_gpn_keys_is_the_model():
-    pytest.importorskip("torch")
-    from glm_annotate.train.families.gpn import GpnConfig
+TRAINABLE = {
+    "gpn": "GpnConfig",
+    "gpn_songlab_blocks": "GpnSonglabConfig",
+    "dnabert": "DnabertConfig",
+    "dnabert2": "Dnabert2Config",
+    "nucleotide_transformer": "NucleotideTransformerConfig",
+    "gena_lm": "GenaConfig",
+    "gena_bigbird": "BigBirdConfig",
+    "caduceus_blocks": "CaduceusConfig",
+}
 
-    check_keys("docs/training.md", "GpnConfig", GpnConfig.model_fields)
+
+@pytest.mark.parametrize("module", TRAINABLE)
+def test_the_tables_of_the_families_are_their_configs(module):
+    pytest.importorskip("torch")
+    name = TRAINABLE[module]
+    config = getattr(importlib.import_module(f"glm_annotate.train.families.{module}"), name)
+    check_keys("docs/training.md", name, config.model_fields)
+
+
+def test_the_page_of_models_is_what_its_script_makes(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(REPO / "docs"))
+    assert read("docs/models.md") == importlib.import_module("make_models").page(), "make docs"
 
 
 def check_keys(page: str, name: str, fields: dict) -> None:

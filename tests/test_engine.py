@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from engine import Allele, Engine, write_fasta
 from oracle import Oracle
@@ -109,6 +110,81 @@ def test_batches_that_are_asked_different_things(
     for key, values in together.items():
         for one, other in zip(values, apart[key], strict=True):
             assert one == other or math.isclose(float(one), float(other), abs_tol=1e-6), key
+
+
+OTHER = str.maketrans("ACGT", "TGCA")
+
+
+@pytest.mark.parametrize("context", [40, 41])
+def test_trap_strands_are_averaged_and_the_reverse_window_is_the_same_one(
+    tmp_path: Path, context: int
+) -> None:
+    """On the other strand the base is at w // 2 - 1 of an even window, at w // 2 of an odd one."""
+    rng = np.random.default_rng(11)
+    bases = "".join(rng.choice(list("ACGT"), 400))
+    places = [0, 3, 19, 20, 150, 237, 379, 380, 399]
+    alleles: list[Allele] = [("c", p + 1, bases[p], bases[p].translate(OTHER)) for p in places]
+    turned: list[Allele] = [
+        ("c", 400 - p, x[3], x[2]) for p, x in zip(places, alleles, strict=True)
+    ]
+    # Read from the other end, with ALT and REF of the pair (base, complement) changed over.
+    genome = write_fasta(tmp_path / "g.fa", {"c": bases})
+    (tmp_path / "r").mkdir()
+    reverse = write_fasta(tmp_path / "r" / "g.fa", {"c": bases[::-1].translate(OTHER)})
+    half = context // 2
+
+    def score(name: str, fasta: Path, asked: list[Allele], **options: object) -> list[float]:
+        bundle = toy_bundle("wide", tmp_path / name, context=context, **options)
+        found = Engine(bundle, fasta, ("LLR",)).score(asked)["LLR"]
+        return [float(x) for x in found]
+
+    both = score("both", genome, alleles, anchor=half, strand="both")
+    forward = score("forward", genome, alleles, anchor=half, strand="forward")
+    anchor = half - 1 if context % 2 == 0 else half
+    backward = score("backward", reverse, turned, anchor=anchor, strand="forward")
+    means = [(a + b) / 2 for a, b in zip(forward, backward, strict=True)]
+    np.testing.assert_allclose(both, means, atol=2e-6)
+    assert np.abs(np.subtract(forward, backward)).min() > 1e-3
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_trap_a_base_is_predicted_by_the_row_before_it_and_the_first_by_a_bos_alone(
+    tmp_path: Path, bos: bool
+) -> None:
+    """A sum over every base that has a row before it; special tokens are never part of it."""
+    bases = "GATTACAGTCCATGCA"
+    fasta = write_fasta(tmp_path / "g.fa", {"c": bases})
+    bundle = toy_bundle("causal", tmp_path / "t", context=8, anchor=0, bos=bos, strand="forward")
+    engine = Engine(bundle, fasta, ("LLR",))
+    session = onnxruntime.InferenceSession(str(bundle / "model.onnx"))
+
+    def likelihood(window: str) -> float:
+        ids = [2] * bos + [7 + "ACGT".index(x) for x in window]
+        logits = session.run(["logits"], {"rows": np.array([ids])})[0][0].astype(float)
+        logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return sum(float(logs[t - 1, ids[t]]) for t in range(1, len(ids)))
+
+    # The window begins with the changed base.
+    wanted = likelihood("T" + bases[5:12]) - likelihood(bases[4:12])
+    assert engine.score([("c", 5, "A", "T")])["LLR"] == [pytest.approx(wanted, abs=2e-6)]
+    shifted = likelihood("AT" + bases[6:12]) - likelihood(bases[4:12])
+    assert abs(wanted - shifted) > 1e-3
+
+
+def test_trap_alleles_of_other_lengths_in_a_batch_change_nothing(tmp_path: Path) -> None:
+    """Rows are never filled up to the longest of a batch: causal rows would be summed too far."""
+    rng = np.random.default_rng(4)
+    bases = "".join(rng.choice(list("ACGT"), 300))
+    fasta = write_fasta(tmp_path / "g.fa", {"c": bases})
+    alleles: list[Allele] = []
+    for size, at in enumerate((90, 120, 150, 180, 210), start=1):
+        alleles.append(("c", at + 1, bases[at : at + 1 + size], bases[at]))
+        alleles.append(("c", at + 11, bases[at + 10], bases[at + 10] + "GATTACA"[:size]))
+    for kind, score in (("causal", "LLR"), ("bpe", "PLLR")):
+        bundle = toy_bundle(kind, tmp_path / kind, context=48, anchor=24)
+        together = Engine(bundle, fasta, (score,)).score(alleles)[score]
+        alone = [Engine(bundle, fasta, (score,)).score([x])[score][0] for x in alleles]
+        np.testing.assert_allclose(together, alone, rtol=1e-6, atol=1e-6)
 
 
 def test_byte_pairs_agree_again_behind_an_indel(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from glm_annotate.train.checkpoints import Checkpoint
 from glm_annotate.train.config import TrainConfig
 from glm_annotate.train.export import export
 from glm_annotate.train.families import FAMILIES
+from glm_annotate.train.families.family import Network
 
 CONFIG = {
     "name": "tiny",
@@ -195,6 +196,42 @@ def test_the_graph_is_portable_and_tells_no_secrets(bundles, precision):
     data = path.read_bytes()
     for word in (b"stack_trace", b".py", os.fsencode(Path.home()), os.fsencode(os.getcwd())):
         assert word not in data
+
+
+class Mixer(Network):
+    """A table of ids, and one function on its rows (B, T, D)."""
+
+    def __init__(self, mix):
+        super().__init__()
+        self.dim, self.vocabulary, self.mix = 8, 7, mix
+        self.table = torch.nn.Embedding(7, 8)
+
+    def embed(self, rows):
+        return self.mix(self.table(rows))
+
+    def decode(self, embedding):
+        return embedding[..., :7]
+
+
+@pytest.mark.parametrize(
+    ("mix", "opset", "operator"),
+    [
+        (lambda x: torch.fft.fft(x, dim=1).real, graph.OPSET, "DFT"),
+        (torch.nn.functional.gelu, 20, "Gelu"),
+    ],
+)
+def test_trap_operators_of_the_cpu_alone_are_refused(mix, opset, operator, tmp_path, monkeypatch):
+    """ONNX Runtime would run them on the CPU, in the middle of a graph on a card."""
+    monkeypatch.setattr(graph, "OPSET", opset)
+    with pytest.raises(BundleError, match=f"holds {operator}, which CUDA lacks"):
+        graph.write_graph(Mixer(mix).eval(), tmp_path / "model.onnx", "fp32")
+
+
+def test_trap_gelu_is_a_formula_in_graphs(tmp_path):
+    """Gelu is an operator from opset 20 on, which not every build for CUDA has."""
+    path = tmp_path / "model.onnx"
+    graph.write_graph(Mixer(torch.nn.functional.gelu).eval(), path, "fp32")
+    assert {node.op_type for node in onnx.load(path).graph.node} >= {"Erf"}
 
 
 def test_onnx_runtime_has_no_complaint(bundles, capfd):

@@ -117,6 +117,14 @@ def test_trap_no_special_tokens():
     assert group.spans[0].tolist() == [[i, i + 1] for i in range(10)]
 
 
+def test_trap_nothing_is_padded():
+    """Padding at either end would be read: there is no mask."""
+    codes = np.stack([to_codes(text) for text in (b"ACGTA", b"ACNTA", b"NNNNN")])
+    (group,) = encoder_of().encode(codes)
+    assert group.rows.shape == (3, 5)
+    assert "window" not in load(source_of()).card
+
+
 def test_the_encoder_keeps_its_promises():
     encoder = encoder_of()
     check_encoder(encoder)
@@ -138,20 +146,22 @@ def test_window(length, asked, window):
 
 @pytest.mark.parametrize(("length", "asked"), [("131k", 131_073), ("1k", 1025), ("1k", 0)])
 def test_no_window_beyond_what_it_was_trained_on(length, asked):
-    with pytest.raises(InputError, match=f"a window of {asked} bases"):
+    with pytest.raises(InputError, match=f"--context {asked}: allowed are 1 to "):
         load(source_of(repository=NAME.format(length)), asked)
 
 
 def test_window_from_the_files_beside(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 700}))
     assert load(source_of(tmp_path)).card["context"] == 700
-    with pytest.raises(InputError, match="a window of 701"):
+    with pytest.raises(InputError, match="--context 701: allowed are 1 to 700 bases"):
         load(source_of(tmp_path), 701)
     # What transformers writes where nothing was given says nothing.
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": int(1e30)}))
     assert load(source_of(tmp_path)).card["context"] == 1024
     (tmp_path / "tokenizer_config.json").write_text("[")
-    with pytest.raises(InputError, match="not a tokenizer's config"):
+    with pytest.raises(
+        InputError, match=r"cannot be read .* fetch the tokenizer_config\.json of the same"
+    ):
         load(source_of(tmp_path))
     named = tmp_path / "caduceus-ph_seqlen-131k_d_model-256_n_layer-16"
     named.mkdir()
@@ -177,12 +187,61 @@ def test_card_of_both_variants(rcps, strand, halves, dim):
 
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("rcps", [True, False])
-def test_weights_of_official_names_are_all_used(rcps, fused):
+def test_trap_weights_are_read_as_fused_add_norm_of_the_config_says(rcps, fused):
     source = source_of(rcps=rcps, fused_add_norm=fused)
     network = load(source).network
     wanted = fresh(**({"complement": COMPLEMENT, "exchange": fused} if rcps else {}))
     rows = np.random.default_rng(0).integers(16, size=(2, 9))
     assert np.array_equal(logits(network, rows), logits(wanted, rows))
+
+
+def official_shapes(rcps, dim, layers, states=16):
+    """Names and shapes of an official file whose config is fused, tied ones once."""
+    inner, rank = 2 * dim, -(-dim // 16)
+    table = "caduceus.backbone.embeddings.word_embeddings"
+    shapes = {"caduceus.backbone.norm_f.weight": (dim,)}
+    if rcps:
+        shapes |= {f"{table}.complement_map": (16,), "lm_head.complement_map": (16,)}
+        shapes[f"{table}.embedding.weight"] = (16, dim)
+    else:
+        shapes[f"{table}.weight"] = (16, dim)
+    for i in range(layers):
+        layer = f"caduceus.backbone.layers.{i}"
+        mixer = f"{layer}.mixer.submodule" if rcps else f"{layer}.mixer"
+        shapes[f"{layer}.norm.weight"] = (dim,)
+        for part in ("mamba_fwd", "mamba_rev"):
+            shapes |= {
+                f"{mixer}.{part}.A_log": (inner, states), f"{mixer}.{part}.D": (inner,),
+                f"{mixer}.{part}.conv1d.weight": (inner, 1, 4),
+                f"{mixer}.{part}.conv1d.bias": (inner,),
+                f"{mixer}.{part}.x_proj.weight": (rank + 2 * states, inner),
+                f"{mixer}.{part}.dt_proj.weight": (inner, rank),
+                f"{mixer}.{part}.dt_proj.bias": (inner,),
+            }  # fmt: skip
+        shapes[f"{mixer}.mamba_fwd.in_proj.weight"] = (2 * inner, dim)
+        shapes[f"{mixer}.mamba_fwd.out_proj.weight"] = (dim, inner)
+    return shapes
+
+
+@pytest.mark.parametrize("rcps", [True, False])
+@pytest.mark.parametrize(
+    ("dim", "layers", "size"), [(256, 16, 30.9), (256, 4, 7.75), (118, 4, 1.89)]
+)
+def test_trap_names_and_shapes_of_the_official_files(rcps, dim, layers, size):
+    """Written out here: names made from the network would be right by definition.
+
+    The sizes are what the hub says of the files: the numbers, and at most 1 % of names. 118 is no
+    multiple of 16, which tells how the rank of the steps is rounded.
+    """
+    weights = {}
+    for name, shape in official_shapes(rcps, dim, layers).items():
+        is_map = name.endswith("complement_map")
+        weights[name] = torch.tensor(COMPLEMENT) if is_map else torch.zeros(shape)
+    ssm = {**SSM, "d_state": 16}
+    config = config_of(rcps=rcps, d_model=dim, n_layer=layers, ssm_cfg=ssm)
+    loaded = load(Source("official", weights, config))
+    numbers = sum(weight.numel() for weight in loaded.network.parameters())
+    assert 0.99 * size * 1e6 < 4 * numbers < size * 1e6 + 5e3
 
 
 @pytest.mark.parametrize("part", ["norm_f.weight", "layers.1.mixer.mamba_rev.A_log"])
@@ -248,7 +307,7 @@ def test_recognise(rcps):
     assert (PH.recognise(source), PS.recognise(source)) == (not rcps, rcps)
     bare = Source("bare", source.weights)
     assert (PH.recognise(bare), PS.recognise(bare)) == (not rcps, rcps)
-    with pytest.raises(InputError, match=r"config\.json is missing"):
+    with pytest.raises(InputError, match=r"no config\.json with d_model"):
         load(bare)
 
 
@@ -273,9 +332,9 @@ def test_other_systems_are_not_recognised(key, config):
     ("changes", "message"),
     [
         ({"n_layer": 0}, "config: layers"),
-        ({"bidirectional_strategy": "concat"}, "'concat'; known are add, ew_multiply"),
-        ({"ssm_cfg": {"layer": "Mamba2"}}, "ssm_cfg.layer is unknown"),
-        ({"vocab_size": 4101}, "has 12 tokens, padded to 16"),
+        ({"bidirectional_strategy": "concat"}, "is 'concat', wanted add or ew_multiply"),
+        ({"ssm_cfg": {"layer": "Mamba2"}}, "ssm_cfg has layer, wanted keys are"),
+        ({"vocab_size": 4101}, "is 4101, wanted 12 tokens, or 16 with padding"),
         ({"rcps": True, "complement_map": {"7": 8}}, "complement_map pairs 7 with 8"),
         ({"d_model": 12}, "shapes that do not fit"),
         ({"n_layer": 3}, "no weights for"),
@@ -305,7 +364,7 @@ def test_a_complement_map_of_the_weights_that_is_another_is_refused():
 # The network by hand
 
 
-def test_norm_adds_eps_to_the_mean_square():
+def test_trap_eps_of_the_norm_stands_inside_the_root():
     norm = RmsNorm(2, eps=0.5)
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, 10.0]))
@@ -456,7 +515,7 @@ def test_a_fresh_network_trains():
     }
 
 
-def test_onnx_at_other_shapes(tmp_path):
+def test_trap_graph_takes_other_shapes(tmp_path):
     network = fresh(complement=COMPLEMENT, exchange=True, layers=1)
     path = tmp_path / "model.onnx"
     graph.write_graph(network, path, "fp32")

@@ -14,6 +14,7 @@ from glm_annotate.genome import to_codes
 from glm_annotate.testing import check_encoder
 from glm_annotate.train import graph
 from glm_annotate.train.families import dnabert
+from glm_annotate.train.families.bert import BIASES
 from glm_annotate.train.families.dnabert import FAMILY, OFFICIAL
 from glm_annotate.train.families.family import Source
 
@@ -111,7 +112,7 @@ def test_the_encoder_keeps_its_promises(k):
 
 
 @pytest.mark.parametrize(("k", "length"), [(3, 9), (4, 4), (5, 23), (6, 40)])
-def test_a_base_is_covered_by_the_rows_of_the_formula(k, length):
+def test_trap_a_base_belongs_to_all_rows_that_cover_it(k, length):
     rows, spans = encode("ACGT" * 10, k) if length == 40 else encode(("ACGT" * 10)[:length], k)
     assert len(rows) == length - k + 1 + 2
     assert spans[0] == spans[-1] == [-1, -1]
@@ -126,6 +127,14 @@ def test_a_base_is_covered_by_the_rows_of_the_formula(k, length):
 def test_trap_kmers_with_n_are_unknown_and_no_row_is_lost():
     rows, _ = encode("ATCGNATCG")
     assert rows == [CLS, 11, 32, UNK, UNK, UNK, 11, 32, SEP]
+
+
+@pytest.mark.parametrize("k", SIZES)
+def test_trap_lower_case_is_not_unknown(k):
+    # The authors' tokenizer takes soft-masked bases for unknown k-mers.
+    text = "ACGTTGCATGACC"
+    assert encode(text.lower(), k) == encode(text, k)
+    assert UNK not in encode(text.lower(), k)[0]
 
 
 def test_trap_all_k_overlapping_rows_are_masked():
@@ -194,6 +203,44 @@ def test_recognises_its_own_and_nobody_else():
     assert [name for name, x in others.items() if OFFICIAL.recognise(Source(name, x))] == []
 
 
+@pytest.mark.parametrize("norms", [("weight", "bias"), ("gamma", "beta")])
+def test_trap_names_and_shapes_of_the_official_file(norms):
+    """Written out here: names made from the network would be right by definition."""
+    shapes = {
+        "bert.embeddings.word_embeddings.weight": (69, 12),
+        "bert.embeddings.position_embeddings.weight": (512, 12),
+        "bert.embeddings.token_type_embeddings.weight": (2, 12),
+        "bert.pooler.dense.weight": (12, 12),
+        "bert.pooler.dense.bias": (12,),
+        "cls.predictions.bias": (69,),
+        "cls.predictions.decoder.weight": (69, 12),
+        "cls.predictions.decoder.bias": (69,),
+    }
+    linear = {"cls.predictions.transform.dense": (12, 12)}
+    normed = ["bert.embeddings.LayerNorm", "cls.predictions.transform.LayerNorm"]
+    for layer in ("bert.encoder.layer.0", "bert.encoder.layer.1"):
+        linear |= {f"{layer}.attention.self.{x}": (12, 12) for x in ("query", "key", "value")}
+        linear[f"{layer}.attention.output.dense"] = (12, 12)
+        linear |= {f"{layer}.intermediate.dense": (20, 12), f"{layer}.output.dense": (12, 20)}
+        normed += [f"{layer}.attention.output.LayerNorm", f"{layer}.output.LayerNorm"]
+    for name, shape in linear.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    shapes |= {f"{name}.{part}": (12,) for name in normed for part in norms}
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    assert OFFICIAL.recognise(Source("official", weights, config_of()))
+    OFFICIAL.load(Source("official", weights, config_of()), None)
+
+
+def test_trap_sizes_add_up_to_the_official_file():
+    """DNA_bert_6 is 359 MB: the decoder is the table of embeddings, and there is a pooler."""
+    sizes = {"vocabulary": 4101, "dim": 768, "layers": 12, "heads": 12, "hidden": 3072}
+    with torch.device("meta"):
+        network = FAMILY.build(sizes)
+    pooler = 768 * 768 + 768
+    numbers = sum(weight.numel() for weight in network.parameters()) + pooler
+    assert round(4 * numbers / 1e6) == 359
+
+
 def test_every_weight_is_read():
     source = source_of()
     found = OFFICIAL.load(source, None).network.state_dict()
@@ -216,7 +263,7 @@ def change(source, **changes):
         ({"bert.encoder.layer.2.output.dense.bias": torch.ones(12)}, "does not have"),
         ({"bert.encoder.layer.1.output.dense.bias": None}, "no weights for: bert.encoder.layer.1"),
         ({"bert.encoder.layer.1.output.dense.bias": torch.ones(7)}, "7, wanted 12"),
-        (dict.fromkeys(dnabert._BIASES), "no weights for: cls.predictions.decoder.bias"),
+        (dict.fromkeys(BIASES), "no weights for: cls.predictions.decoder.bias"),
         ({"cls.predictions.bias": torch.ones(69)}, "differ, and are one weight"),
         ({"cls.predictions.bias": torch.ones(7)}, "differ, and are one weight"),
     ],
@@ -285,13 +332,13 @@ def test_trap_mlm_bias_twice():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_act": "relu"}, "hidden_act is 'relu', allowed is 'gelu'"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu', wanted 'gelu'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"is_decoder": True}, "is_decoder is True"),
-        ({"vocab_size": 70}, "vocab_size is 70, allowed are 69, 261, 1029, 4101"),
+        ({"vocab_size": 70}, "vocab_size is 70, wanted 69 or 261 or 1029 or 4101"),
         ({"num_attention_heads": 5}, "dim 12 is no multiple of 5 heads"),
-        ({"num_hidden_layers": 0}, "config: layers"),
-        ({"hidden_size": "wide"}, "config: dim"),
+        ({"num_hidden_layers": 0}, "config: num_hidden_layers"),
+        ({"hidden_size": "wide"}, "config: hidden_size"),
         ({"intermediate_size": 21}, "20x12, wanted 21x12"),
     ],
 )
@@ -306,7 +353,7 @@ def test_a_config_that_is_not_there_is_named():
     with pytest.raises(InputError, match=r"no config\.json"):
         OFFICIAL.load(Source("checkpoint", source_of().weights), None)
     config = {k: v for k, v in config_of().items() if k != "num_attention_heads"}
-    with pytest.raises(InputError, match="config: heads: Field required"):
+    with pytest.raises(InputError, match="config: num_attention_heads: Field required"):
         OFFICIAL.load(Source("checkpoint", source_of().weights, config), None)
 
 

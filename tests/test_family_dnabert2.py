@@ -259,6 +259,10 @@ def test_trap_every_n_is_a_token(encoder):
     assert encode(encoder, "ANNNA")[0] == [1, 5, 0, 0, 0, 5, 2]
 
 
+def test_trap_lower_case_is_not_unknown(encoder):
+    assert encode(encoder, "ttgaccan") == encode(encoder, "TTGACCAN")
+
+
 def test_trap_cutting_and_padding_of_the_tokenizer_are_dropped(encoder):
     assert len(encode(encoder, "G" * 30)[0]) == 32
     assert len(encode(encoder, "G")[0]) == 3
@@ -293,7 +297,7 @@ def ids(**changes):
         ({"vocab": ids(TAT=15)}, "has 16 ids, the model has 15"),
         ({"vocab": ids(TA=None)}, "has 14 ids, the model has 15"),
         ({"vocab": ids(G=None)}, "has no token for G"),
-        ({"vocab": None}, r"not a tokenizer\.json"),
+        ({"vocab": None}, r"cannot be read .* fetch the tokenizer\.json"),
     ],
 )
 def test_a_tokenizer_of_something_else_is_refused(source, changes, message):
@@ -306,7 +310,7 @@ def test_a_tokenizer_of_something_else_is_refused(source, changes, message):
 
 def test_a_tokenizer_that_is_not_there_is_named(source):
     (source.folder / "tokenizer.json").write_text("no json")
-    with pytest.raises(InputError, match=r"not a tokenizer\.json"):
+    with pytest.raises(InputError, match=r"cannot be read .* fetch the tokenizer\.json"):
         load(source)
     (source.folder / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"checkpoint: no tokenizer\.json beside the weights"):
@@ -383,6 +387,50 @@ def test_recognises_its_own_and_nobody_else(source):
     assert [name for name, x in others.items() if OFFICIAL.recognise(Source(name, x))] == []
 
 
+def test_trap_names_and_shapes_of_the_official_file(folder):
+    """Written out here: names made from the network would be right by definition."""
+    shapes = {
+        "bert.embeddings.word_embeddings.weight": (15, 24),
+        "bert.embeddings.token_type_embeddings.weight": (2, 24),
+        "bert.embeddings.LayerNorm.weight": (24,),
+        "bert.embeddings.LayerNorm.bias": (24,),
+        "cls.predictions.transform.dense.weight": (24, 24),
+        "cls.predictions.transform.dense.bias": (24,),
+        "cls.predictions.transform.LayerNorm.weight": (24,),
+        "cls.predictions.transform.LayerNorm.bias": (24,),
+        "cls.predictions.decoder.weight": (15, 24),
+        "cls.predictions.decoder.bias": (15,),
+    }
+    for layer in ("bert.encoder.layer.0", "bert.encoder.layer.1"):
+        shapes |= {
+            f"{layer}.attention.self.Wqkv.weight": (72, 24),
+            f"{layer}.attention.self.Wqkv.bias": (72,),
+            f"{layer}.attention.output.dense.weight": (24, 24),
+            f"{layer}.attention.output.dense.bias": (24,),
+            f"{layer}.attention.output.LayerNorm.weight": (24,),
+            f"{layer}.attention.output.LayerNorm.bias": (24,),
+            f"{layer}.mlp.gated_layers.weight": (20, 24),
+            f"{layer}.mlp.wo.weight": (24, 10),
+            f"{layer}.mlp.wo.bias": (24,),
+            # Not LayerNorm here.
+            f"{layer}.mlp.layernorm.weight": (24,),
+            f"{layer}.mlp.layernorm.bias": (24,),
+        }
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    official = Source("official", weights, config_of(), folder)
+    assert OFFICIAL.recognise(official)
+    load(official)
+
+
+def test_trap_sizes_add_up_to_the_official_file():
+    """Its 468,354,983 bytes are the numbers, and 100 kB of names: no pooler, one tied matrix."""
+    sizes = {"vocabulary": 4096, "dim": 768, "layers": 12, "heads": 12, "hidden": 3072}
+    with torch.device("meta"):
+        network = FAMILY.build(sizes)
+    numbers = sum(weight.numel() for weight in network.parameters())
+    assert 0 < 468_354_983 - 4 * numbers < 100_000
+
+
 def test_every_weight_is_read(source):
     found = load(source).network.state_dict()
     assert found.keys() == source.weights.keys()
@@ -430,7 +478,7 @@ def test_a_decoder_that_is_not_tied_is_used_as_stored(source):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_act": "relu"}, "hidden_act is 'relu', allowed is 'gelu'"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu', wanted 'gelu'"),
         ({"is_decoder": True}, "is_decoder is True"),
         ({"num_attention_heads": 5}, "dim 24 is no multiple of 5 heads"),
         ({"vocab_size": 16}, "has 15 ids, the model has 16"),

@@ -15,7 +15,7 @@ from glm_annotate.encoding import EncoderSpec, make_encoder
 from glm_annotate.errors import InputError
 from glm_annotate.genome import to_codes
 from glm_annotate.testing import check_encoder
-from glm_annotate.train import graph
+from glm_annotate.train import graph, long_convolution
 from glm_annotate.train.families import evo2, gpn
 from glm_annotate.train.families.evo import FAMILY, EvoConfig, OscillatingConvolution, build
 from glm_annotate.train.families.family import Source
@@ -109,6 +109,13 @@ def test_trap_upper_case_bytes_behind_a_bos():
     assert make_spec().vocab.pad_id == 1
 
 
+def test_trap_nothing_is_padded():
+    codes = np.stack([to_codes(text) for text in ("ACGTA", "ACNTA", "NNNNN")])
+    (group,) = make_encoder(make_spec()).encode(codes)
+    assert group.rows.shape == (3, 6)
+    assert "window" not in SHORT.load(source_of(), None).card
+
+
 def test_card_says_what_a_causal_model_needs():
     card = SHORT.load(source_of(), 100).card
     assert (card["logits_shift"], card["strand"]) == (1, "both")
@@ -121,7 +128,7 @@ def test_window_has_a_row_more_than_bases_and_ends_where_training_did():
     assert SHORT.load(short, None).card["context"] == 8192
     assert LONG.load(long, None).card["context"] == 8192
     assert LONG.load(long, 9000).network.max_rows == 9001
-    with pytest.raises(InputError, match="--context 8193: it was trained on windows of 8192 bases"):
+    with pytest.raises(InputError, match="--context 8193: allowed are 1 to 8192 bases"):
         SHORT.load(short, 8193)
     with pytest.raises(InputError, match="131072 bases"):
         LONG.load(long, 131073)
@@ -157,6 +164,23 @@ def test_taps_are_sums_of_powers():
                 for s in range(2)
             ]
             assert found[channel, t].item() == pytest.approx(sum(terms).real, abs=1e-12)
+
+
+@torch.no_grad()
+def test_trap_taps_are_worked_out_in_double(monkeypatch):
+    """The angle of a pole grows with every row; float32 loses its digits far from the start."""
+    monkeypatch.setattr(long_convolution, "DIRECT_TAPS", 8192)  # so that taps can be looked at
+    convolution = OscillatingConvolution(EvoConfig(dim=2, layers=1, heads=1, hidden=4, state=1))
+    pole = cmath.rect(0.9999, 3.0)
+    convolution.poles.copy_(torch.tensor([pole.real, pole.imag]).expand(2, 1, 1, 2))
+    convolution.residues.copy_(torch.tensor([1.0, 0.5]).expand(2, 1, 1, 2))
+    stored = complex(*convolution.poles[0, 0, 0].tolist())
+    convolution.materialise(8192)
+    kept = convolution.long.taps[0, 0].flip(0)
+    wanted = [(complex(1, 0.5) * stored**t).real for t in range(8100, 8192)]
+    np.testing.assert_allclose(kept[8100:].numpy(), wanted, atol=2e-7)
+    single = convolution.taps(8192, torch.float32)[0, 8100:]
+    assert np.abs(single.numpy() - wanted).max() > 1e-5
 
 
 def test_gated_convolution_by_hand():
@@ -214,7 +238,7 @@ def test_attention_by_hand():
     close(kept[0, 0], torch.tensor(maps))
 
 
-def test_mlp_is_gated_by_the_exact_gelu():
+def test_trap_mlp_is_gated_by_the_exact_gelu():
     mlp = GatedMlp(1, 1)
     for layer, value in ((mlp.l1, 2.0), (mlp.l2, 3.0), (mlp.l3, 5.0)):
         torch.nn.init.constant_(layer.weight, value)
@@ -233,7 +257,7 @@ def test_worked_out_taps_change_nothing():
         close(network(ids(2, wanted.shape[1])), wanted)
 
 
-def test_rows_do_not_see_what_follows():
+def test_trap_rows_do_not_see_what_follows():
     network = SHORT.load(source_of(), 64).network
     rows = ids(2, 40)
     close(network.embed(rows[:, :23]), network.embed(rows)[:, :23])
@@ -274,7 +298,7 @@ def test_config_of_a_training_run(change, message):
         build({**MODEL, **change})
 
 
-def test_onnx_at_other_shapes(tmp_path: Path):
+def test_trap_graph_takes_other_shapes(tmp_path: Path):
     network = SHORT.load(source_of(), 199).network
     graph.write_graph(network, tmp_path / "model.onnx", "fp32")
     batches = [ids(*shape).numpy() for shape in ((1, 1), (5, 19), (1, 200))]
@@ -313,6 +337,45 @@ def test_recognise_tells_contexts_and_other_systems():
     ):
         assert not any(x.recognise(Source("x", other.state_dict())) for x in FAMILY.official)
     assert not any(x.recognise(Source("x", {}, CONFIG)) for x in FAMILY.official)
+
+
+def test_trap_names_and_shapes_of_the_official_file():
+    """Written out here: names made from the network would be right by definition."""
+    shapes = {"embedding_layer.weight": (512, 20), "norm.scale": (20,)}
+    for block in ("blocks.0", "blocks.1", "blocks.2"):
+        shapes |= {
+            f"{block}.pre_norm.scale": (20,), f"{block}.post_norm.scale": (20,),
+            f"{block}.mlp.l1.weight": (24, 20), f"{block}.mlp.l2.weight": (24, 20),
+            f"{block}.mlp.l3.weight": (20, 24),
+        }  # fmt: skip
+    for block in ("blocks.0", "blocks.2"):
+        shapes |= {
+            f"{block}.projections.weight": (60, 20), f"{block}.projections.bias": (60,),
+            f"{block}.out_filter_dense.weight": (20, 20), f"{block}.out_filter_dense.bias": (20,),
+            f"{block}.filter.D": (20,), f"{block}.filter.short_filter_weight": (60, 1, 3),
+            f"{block}.filter.short_filter_bias": (60,),
+            f"{block}.filter.poles": (20, 3, 1, 2), f"{block}.filter.residues": (20, 3, 1, 2),
+        }  # fmt: skip
+    shapes |= {
+        "blocks.1.inner_mha_cls.Wqkv.weight": (60, 20), "blocks.1.inner_mha_cls.Wqkv.bias": (60,),
+        "blocks.1.inner_mha_cls.out_proj.weight": (20, 20),
+        "blocks.1.inner_mha_cls.out_proj.bias": (20,),
+    }  # fmt: skip
+    weights = {f"backbone.{name}": torch.ones(shape) for name, shape in shapes.items()}
+    weights[FREQUENCIES] = torch.tensor([1.0, 0.01])
+    source = Source("official", weights, CONFIG)
+    assert SHORT.recognise(source)
+    SHORT.load(source, 64)
+
+
+def test_trap_sizes_add_up_to_the_official_files():
+    """Shards of 4.98, 4.93 and 3.00 GB: bfloat16, poles and residues in float32, one table."""
+    sizes = {"dim": 4096, "layers": 32, "heads": 32, "hidden": 10928, "attention": [8, 16, 24]}
+    with torch.device("meta"):
+        network = build(sizes)
+    exact = ("poles", "residues")
+    total = sum(x.numel() * (4 if k.endswith(exact) else 2) for k, x in network.named_parameters())
+    assert round(total / 1e9, 2) == 4.98 + 4.93 + 3.00
 
 
 def test_loads_its_own_weights():

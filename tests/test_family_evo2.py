@@ -121,6 +121,15 @@ def test_trap_upper_case_bytes_and_no_bos():
     assert (spec.vocab.prefix, spec.vocab.suffix, spec.vocab.pad_id) == ((), (), 1)
 
 
+def test_trap_nothing_is_padded():
+    loaded = VORTEX.load(source_of(), None)
+    encoder = make_encoder(EncoderSpec.model_validate(loaded.card["encoder"]))
+    codes = np.stack([to_codes(text) for text in ("ACGTA", "ACNTA", "NNNNN")])
+    (group,) = encoder.encode(codes)
+    assert group.rows.shape == (3, 5)
+    assert "window" not in loaded.card
+
+
 def test_card_and_window():
     loaded = VORTEX.load(source_of(), 100)
     assert loaded.network.max_rows == 100
@@ -131,7 +140,7 @@ def test_card_and_window():
     )
     assert VORTEX.load(source_of(), None).card["context"] == 8192
     assert VORTEX.load(source_of(max_seqlen=500), None).card["context"] == 500
-    with pytest.raises(InputError, match="--context 32769: it was trained on windows of 32768"):
+    with pytest.raises(InputError, match="--context 32769: allowed are 1 to 32768 bases"):
         VORTEX.load(source_of(), 32769)
 
 
@@ -218,7 +227,7 @@ def test_worked_out_taps_change_nothing():
         close(network(ids(2, wanted.shape[1])), wanted)
 
 
-def test_rows_do_not_see_what_follows():
+def test_trap_rows_do_not_see_what_follows():
     network = VORTEX.load(source_of(), 200).network
     rows = ids(2, 190)
     close(network.embed(rows[:, :140]), network.embed(rows)[:, :140])
@@ -250,7 +259,7 @@ def test_config_of_a_training_run(change, message):
         build({**MODEL, **change})
 
 
-def test_onnx_at_other_shapes(tmp_path: Path):
+def test_trap_graph_takes_other_shapes(tmp_path: Path):
     network = fresh(pattern="SLA")
     network.materialise(200)
     graph.write_graph(network, tmp_path / "model.onnx", "fp32")
@@ -273,6 +282,36 @@ def test_recognise_tells_other_systems():
     ):
         assert not VORTEX.recognise(Source("x", other.state_dict()))
     assert not VORTEX.recognise(Source("x", {}, CONFIG))
+
+
+def test_trap_names_and_shapes_of_the_official_file():
+    """Written out here: names made from the network would be right by definition."""
+    shapes = {"embedding_layer.weight": (512, 24), "norm.scale": (24,)}
+    for i in range(5):
+        shapes |= {
+            f"blocks.{i}.pre_norm.scale": (24,), f"blocks.{i}.post_norm.scale": (24,),
+            f"blocks.{i}.mlp.l1.weight": (20, 24), f"blocks.{i}.mlp.l2.weight": (20, 24),
+            f"blocks.{i}.mlp.l3.weight": (24, 20),
+        }  # fmt: skip
+    for i in (0, 1, 2, 4):
+        shapes |= {
+            f"blocks.{i}.projections.weight": (72, 24),
+            f"blocks.{i}.out_filter_dense.weight": (24, 24),
+            f"blocks.{i}.out_filter_dense.bias": (24,),
+            f"blocks.{i}.filter.short_filter_weight": (72, 1, 3),
+        }
+    shapes |= {f"blocks.{i}.filter.h": (4, 1, 7) for i in (0, 4)}
+    shapes |= {
+        "blocks.1.filter.h": (6, 1, 128), "blocks.1.filter.D": (24,), "blocks.2.filter.D": (24,),
+        "blocks.2.filter.log_poles": (24, 4, 1), "blocks.2.filter.residues": (24, 4),
+        "blocks.3.inner_mha_cls.Wqkv.weight": (72, 24),
+        "blocks.3.inner_mha_cls.out_proj.weight": (24, 24),
+        "blocks.3.inner_mha_cls.out_proj.bias": (24,),
+    }  # fmt: skip
+    weights = {name: torch.ones(shape) for name, shape in shapes.items()}
+    source = Source("official", weights, CONFIG)
+    assert VORTEX.recognise(source)
+    VORTEX.load(source, 64)
 
 
 def test_loads_its_own_weights():
@@ -317,7 +356,7 @@ def test_trap_rotary_base_and_scale_come_from_the_config():
         ("evo2_40b_base", (8192, 50, 21888), (64, 1e6, 1, 8192)),
     ],
 )
-def test_facts_of_the_authors_files(name, sizes, wanted):
+def test_trap_rotary_facts_of_the_authors_files(name, sizes, wanted):
     # Dimension of a head is 128 in all of them.
     assert sizes[0] == 128 * wanted[0]
     named = Source(name, {}, {"model_type": "evo2"}, files=(Path(f"{name}.pt"),))
@@ -339,7 +378,7 @@ def test_facts_of_a_name_need_its_sizes_and_a_config_goes_before():
     # The authors' .yml of this file says 32768, their README that it was trained on 8192.
     assert dataclasses.astuple(find_facts(base, (4096, 32, 11008))) == (3, 1e4, 1, 8192)
     assert dataclasses.astuple(find_facts(base, (24, 5, 20))) == (3, 1e4, 1, 32768)
-    with pytest.raises(InputError, match="config: no number for base"):
+    with pytest.raises(InputError, match="config: rotary_emb_base is None, wanted a number"):
         VORTEX.load(source_of(rotary_emb_base=None), 64)
 
 

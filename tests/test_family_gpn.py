@@ -174,7 +174,7 @@ def test_trap_msa_window_is_128_and_another_is_said_to_be_another():
     card = MSA.load(msa_source(), None).card
     assert (card["context"], card["anchor"], "limits" in card["provenance"]) == (128, 64, False)
     assert MSA.load(msa_source(), 64).card["provenance"]["limits"].startswith("Windows of 64")
-    with pytest.raises(InputError, match=r"--context 9999: the table of positions ends at"):
+    with pytest.raises(InputError, match=r"--context 9999: allowed are 1 to "):
         MSA.load(msa_source(), 9999)
 
 
@@ -204,7 +204,7 @@ def test_trap_receptive_field_of_the_published_convnet_is_wider_than_its_window(
         ({"dilation_base": 3, "dilation_cycle": 4}, [1, 3, 9, 27, 1, 3, 9, 27, 1, 3]),
     ],
 )
-def test_dilations_follow_the_schedule(changes, expected):
+def test_trap_dilations_follow_the_schedule(changes, expected):
     config = {"model_type": "GPN", "num_hidden_layers": 10} | changes
     made = gpn_songlab.official_config("convnet", Source("x", {}, config))
     assert list(made.dilations) == expected
@@ -217,7 +217,7 @@ def test_defaults_of_the_gpn_class():
     assert (made.bias, made.depthwise, made.table, made.transform) == (False, False, False, True)
 
 
-def test_sizes_of_the_published_checkpoints():
+def test_trap_sizes_add_up_to_the_official_files():
     with torch.device("meta"):
         plants = gpn_songlab.GpnSonglab(
             gpn_songlab.official_config("legacy", Source("x", {}, {"model_type": "ConvNet"}))
@@ -225,6 +225,13 @@ def test_sizes_of_the_published_checkpoints():
         human = gpn_msa.build(
             {"species": 89, "dim": 768, "layers": 12, "heads": 12, "hidden": 3072}
         )
+        dilations = [2 ** (i % 8) for i in range(64)]
+        animals = gpn_songlab.build(
+            {
+                "layout": "bytenet", "dim": 1024, "hidden": 512, "dilations": dilations,
+                "table": True, "transform": False,
+            }
+        )  # fmt: skip
     # 263,520,284 bytes of tensors, as the model.safetensors of gpn-brassicales holds.
     assert 4 * sum(weight.numel() for weight in plants.parameters()) == 263_520_284
     # Twelve layers of four 768 x 768, two 768 x 3072 and two norms; the head.
@@ -232,6 +239,9 @@ def test_sizes_of_the_published_checkpoints():
     head = 768 * 768 + 768 + 2 * 768 + 6 * 768 + 6
     assert sum(x.numel() for x in human.parameters() if x.requires_grad) == 12 * layer + head
     assert (human.channels, human.max_rows) == (89, 1536)
+    # 343 MB are gpn-msa-sapiens, its table of positions among them, and 609 MB gpn-animal-promoter.
+    sizes = [4 * sum(x.numel() for x in network.parameters()) for network in (human, animals)]
+    assert [round(size / 1e6) for size in sizes] == [343, 609]
 
 
 # The networks by hand
@@ -299,7 +309,7 @@ def by_hand(layout, ids, w, eps=1e-5):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_network_by_hand(layout):
+def test_trap_order_of_norms_and_gelus_by_hand(layout):
     source = source_of(layout)
     network = OFFICIAL[layout].load(source, None).network.double()
     ids = np.random.default_rng(1).integers(7, size=13)
@@ -461,7 +471,7 @@ def test_msa_bias_of_the_decoder_may_have_either_name():
         MSA.load(replaced(source, drop=[decoder, other]), None)
 
 
-def test_decoder_may_be_left_out_where_it_is_tied():
+def test_trap_decoder_may_be_left_out_where_it_is_tied():
     words, decoder = "model.embeddings.word_embeddings.weight", "cls.decoder.weight"
     tied = source_of("bytenet", tie_word_embeddings=True)
     for kept, left in ((words, decoder), (decoder, words)):
@@ -475,10 +485,10 @@ def test_decoder_may_be_left_out_where_it_is_tied():
 @pytest.mark.parametrize(
     ("layout", "changes", "message"),
     [
-        ("legacy", {"vocab_size": 8}, "vocab_size is 8, known is 7"),
-        ("convnet", {"encoder": "bytenet"}, "encoder is bytenet, known is convnet"),
-        ("bytenet", {"embedding": "cnn"}, "embedding is cnn, known is one_hot or embedding"),
-        ("convnet", {"n_aux_features": 445}, "n_aux_features is 445, known is 0"),
+        ("legacy", {"vocab_size": 8}, "vocab_size is 8, wanted 7"),
+        ("convnet", {"encoder": "bytenet"}, "encoder is 'bytenet', wanted convnet"),
+        ("bytenet", {"embedding": "cnn"}, "embedding is 'cnn', wanted one_hot or embedding"),
+        ("convnet", {"n_aux_features": 445}, "n_aux_features is 445, wanted 0"),
         ("convnet", {"rest_kernel_size": 4}, "kernels must be odd"),
         ("convnet", {"hidden_size": 5}, "one-hot ids of 7 do not fit in dim 5"),
         ("legacy", {"n_layers": "many"}, "n_layers is 'many', wanted a number from 1 on"),
@@ -494,16 +504,16 @@ def test_config_that_contradicts(layout, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vocab_size": 7}, "vocab_size is 7, known is 6"),
+        ({"vocab_size": 7}, "vocab_size is 7, wanted 6"),
         ({"n_aux_features": 14}, "n_aux_features is 14, wanted 5 for each species"),
         ({"n_aux_features": 0}, "n_aux_features is 0, wanted a number"),
         ({"n_aux_features": 20}, "26 letters of 4 species exceed dim 24"),
-        ({"rotary_value": True}, "rotary_value is True, known is False"),
-        ({"hidden_act": "relu"}, "hidden_act is relu, known is gelu"),
+        ({"rotary_value": True}, "rotary_value is True, wanted False"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu', wanted gelu"),
         ({"num_attention_heads": 8}, "dim 24 is not an even number for each of 8 heads"),
-        ({"embedding_size": 32}, "embedding_size is 32, known is hidden_size, 24"),
-        ({"species": ["hg38"]}, "species must list 3 different names"),
-        ({"species": ["a", "b", "b"]}, "species must list 3 different names"),
+        ({"embedding_size": 32}, "embedding_size is 32, wanted 24 as hidden_size"),
+        ({"species": ["hg38"]}, "species has 1 different names, wanted 3"),
+        ({"species": ["a", "b", "b"]}, "species has 2 different names, wanted 3"),
     ],
 )
 def test_msa_config_that_contradicts(changes, message):
@@ -522,17 +532,20 @@ def test_tokens_beside_the_weights_are_compared(tmp_path):
     path.write_text(json.dumps({"model": {"type": "BPE", "vocab": TOKENS, "merges": []}}))
     assert load("legacy", folder=tmp_path).card["encoder"]["vocab"]["first_id"] == 3
     path.write_text(json.dumps({"model": {"vocab": TOKENS | {"c": 5, "g": 4}}}))
-    with pytest.raises(InputError, match=re.escape(f"{path}: holds ") + ".*this system has .*c 4"):
+    with pytest.raises(
+        InputError,
+        match=re.escape(f"{path}: holds ") + ".*wanted .*c 4.*; fetch the tokenizer.json",
+    ):
         load("legacy", folder=tmp_path)
     for text in ("{", "{}", "[]", '{"model": {"vocab": 3}}'):
         path.write_text(text)
-        with pytest.raises(InputError, match="cannot be read as a vocabulary"):
+        with pytest.raises(InputError, match=r"cannot be read .* fetch the tokenizer\.json"):
             load("legacy", folder=tmp_path)
     path.unlink()
     (tmp_path / "vocab.txt").write_text("\n".join(TOKENS) + "\n")
     load("legacy", folder=tmp_path)
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n")
-    with pytest.raises(InputError, match=r"vocab\.txt: holds \[PAD\] 0, \[UNK\] 1; this system"):
+    with pytest.raises(InputError, match=r"vocab\.txt: holds \[PAD\] 0, \[UNK\] 1, wanted "):
         load("legacy", folder=tmp_path)
 
 

@@ -92,12 +92,14 @@ def make_spec() -> EncoderSpec:
     return EncoderSpec.model_validate(HF.load(hf(), None).card["encoder"])
 
 
-def test_ids_by_hand():
+def test_trap_ids_and_lower_case_is_not_unknown():
     encoder = make_encoder(make_spec())
     check_encoder(encoder)
     (found,) = encoder.encode(to_codes("ACGTNA")[None])
     # [CLS] 0 [SEP] 1 [BOS] 2 [MASK] 3 [PAD] 4 [RESERVED] 5 [UNK] 6 A 7 C 8 G 9 T 10 N 11
     assert found.rows.tolist() == [[7, 8, 9, 10, 11, 7]]
+    (soft,) = encoder.encode(to_codes("acgtnR")[None])
+    assert soft.rows.tolist() == [[7, 8, 9, 10, 11, 11]]
     vocab = make_spec().vocab
     assert (vocab.mask_id, vocab.pad_id, vocab.unk_id) == (3, 4, 6)
 
@@ -108,6 +110,14 @@ def test_trap_no_special_tokens():
     (found,) = encoder.encode(to_codes("TTGAC")[None])
     assert found.rows.shape == (1, 5)
     assert found.spans.tolist() == [[[i, i + 1] for i in range(5)]]
+
+
+def test_trap_nothing_is_padded():
+    """The authors pad on the left, and nothing masks it: windows of a batch have equal rows."""
+    codes = np.stack([to_codes(text) for text in ("ACGTACGTA", "ACNTACGNA", "NNNNNNNNN")])
+    (group,) = make_encoder(make_spec()).encode(codes)
+    assert group.rows.shape == (3, 9)
+    assert "window" not in HF.load(hf(), None).card
 
 
 def test_trap_the_vocabulary_is_padded_to_sixteen():
@@ -134,7 +144,7 @@ def test_the_default_window_is_affordable():
 
 
 def test_trap_no_window_beyond_the_filters():
-    with pytest.raises(InputError, match=r"--context 203: its filters end at 202 bases"):
+    with pytest.raises(InputError, match=r"--context 203: allowed are 1 to 202 bases"):
         HF.load(hf(), 203)
 
 
@@ -159,7 +169,8 @@ def taps_by_hand(part: ImplicitFilter, rows: int) -> np.ndarray:
     return (x * (decay + 0.05)).T
 
 
-def test_taps_by_hand():
+def test_trap_taps_of_a_window_are_the_first_of_the_longest():
+    # 33 of 202: times and waves made anew for 33 positions would be others.
     part = fresh().backbone.layers[1].mixer.filter_fn
     np.testing.assert_allclose(part.taps(33).detach().numpy(), taps_by_hand(part, 33), atol=2e-5)
 
@@ -199,6 +210,30 @@ def test_the_operator_by_hand():
 
 
 @torch.no_grad()
+def test_trap_gelu_is_the_one_by_tanh_and_norms_add_1e_5():
+    block = fresh().backbone.layers[0]
+    block.mixer = torch.nn.Identity()
+    # Rows of small variance, where the eps of the norms shows.
+    x = torch.randn(1, 5, 12, generator=torch.Generator().manual_seed(4)) * 4e-3
+    w = {name: value.double().numpy() for name, value in block.state_dict().items()}
+
+    def norm(y, name):
+        centred = y - y.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        return scaled * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    y = x[0].double().numpy()
+    y = y + norm(y, "norm1")
+    wide = norm(y, "norm2") @ w["mlp.fc1.weight"].T + w["mlp.fc1.bias"]
+    bent = wide * (1 + np.tanh(math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3))) / 2
+    wanted = y + bent @ w["mlp.fc2.weight"].T + w["mlp.fc2.bias"]
+    np.testing.assert_allclose(block(x)[0].numpy(), wanted, atol=5e-6)
+    exact = wide * (1 + np.vectorize(math.erf)(wide / math.sqrt(2))) / 2
+    other = y + exact @ w["mlp.fc2.weight"].T + w["mlp.fc2.bias"]
+    assert np.abs(other - wanted).max() > 5e-5
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("window", [40, 130, 202])
 def test_fixed_filters_give_what_trained_ones_give(window):
     network = fresh()
@@ -211,7 +246,7 @@ def test_fixed_filters_give_what_trained_ones_give(window):
 
 
 @torch.no_grad()
-def test_no_row_knows_what_comes_after_it():
+def test_trap_no_row_knows_what_comes_after_it():
     network = fresh()
     before, after = ids(1, 60), ids(1, 60)
     after[0, 40:] = (after[0, 40:] + 1) % 16
@@ -255,6 +290,42 @@ def test_a_bad_model_table(change, message):
 
 
 # Official checkpoints
+
+
+def test_trap_names_and_shapes_of_the_official_file():
+    """Written out here: names made from the network would be right by definition."""
+    shapes = {
+        "lm_head.weight": (16, 12),
+        "hyena.backbone.embeddings.word_embeddings.weight": (16, 12),
+        "hyena.backbone.ln_f.weight": (12,),
+        "hyena.backbone.ln_f.bias": (12,),
+    }
+    for layer in ("hyena.backbone.layers.0", "hyena.backbone.layers.1"):
+        taps = f"{layer}.mixer.filter_fn"
+        linear = {
+            f"{layer}.mixer.in_proj": (36, 12), f"{layer}.mixer.out_proj": (12, 12),
+            f"{layer}.mlp.fc1": (20, 12), f"{layer}.mlp.fc2": (12, 20),
+            f"{layer}.mixer.short_filter": (36, 1, 3),
+            f"{taps}.implicit_filter.0": (8, 5), f"{taps}.implicit_filter.2": (8, 8),
+            f"{taps}.implicit_filter.4": (8, 8),
+            f"{layer}.norm1": (12,), f"{layer}.norm2": (12,),
+        }  # fmt: skip
+        for name, shape in linear.items():
+            shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+        shapes |= {f"{taps}.implicit_filter.{i}.freq": (1, 8) for i in (1, 3, 5)}
+        shapes |= {
+            f"{taps}.implicit_filter.6.weight": (12, 8), f"{taps}.bias": (12,),
+            f"{taps}.pos_emb.z": (1, 202, 5), f"{taps}.pos_emb.t": (1, 202, 1),
+            f"{taps}.modulation.deltas": (1, 1, 12),
+        }  # fmt: skip
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    source = Source("official", weights, CONFIG)
+    assert HF.recognise(source)
+    HF.load(source, None)
+    old = {k if k.startswith("lm_head") else k.removeprefix("hyena.") for k in shapes}
+    original = {f"model.{k}": weights.get(f"hyena.{k}", weights.get(k)) for k in old}
+    assert LIGHTNING.recognise(Source("weights.ckpt", original))
+    LIGHTNING.load(Source("weights.ckpt", original), None)
 
 
 @torch.no_grad()
@@ -311,7 +382,7 @@ def test_a_head_left_out_is_the_table_in_the_training_layout_alone():
 
 
 @torch.no_grad()
-def test_a_head_of_its_own_is_used_as_stored():
+def test_trap_a_head_of_its_own_is_used_as_stored():
     network = fresh()
     loaded = LIGHTNING.load(lightning(network), None).network
     assert torch.equal(loaded.lm_head.weight, network.lm_head.weight)
@@ -353,7 +424,7 @@ def test_every_key_is_accounted_for(official, source, message):
     ],
 )
 def test_trap_a_config_that_says_something_else_is_refused(key, value):
-    with pytest.raises(InputError, match=rf"config: {key} is {value}, .* say "):
+    with pytest.raises(InputError, match=rf"config: {key} is {value}, wanted "):
         HF.load(hf(**{key: value}), None)
 
 
@@ -400,7 +471,7 @@ def test_releases_have_their_window_in_the_name():
 
 
 @pytest.mark.parametrize("context", [48, 150])
-def test_onnx_at_other_shapes(tmp_path: Path, context):
+def test_trap_graph_takes_other_shapes(tmp_path: Path, context):
     network = HF.load(hf(), context).network
     path = tmp_path / "model.onnx"
     graph.write_graph(network, path, "fp32")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,8 +103,12 @@ def test_prompts(causal, tmp_path, monkeypatch):
     ("name", "file", "message"),
     [
         ("unknown", "genome.fa", r"unknown: no figures are published .*gpn-brassicales"),
-        ("hyenadna-small-32k", None, r"-f FILE: human genome \(hg38\)"),
-        ("hyenadna-small-32k", "genome.fa", r"has no chr1:100000001-100001000; wanted the human"),
+        ("hyenadna-small-32k-seqlen", None, r"-f FILE: human genome \(hg38\)"),
+        (
+            "hyenadna-small-32k-seqlen-hf",
+            "genome.fa",
+            r"has no chr1:100000001-100001000; wanted the human",
+        ),
         ("evo2-7b", "none.csv", r"none\.csv: cannot be read as prompts\.csv"),
         ("evo2-7b", "genome.fa", "wanted a column Sequence of A, C, G and T"),
     ],
@@ -140,10 +145,42 @@ def test_a_file_without_golden_is_refused(causal, fasta, capsys):
     assert "-f is for --golden" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", GOLDEN)
+def test_trap_the_name_is_the_one_that_an_export_from_the_hub_gives(name, monkeypatch):
+    """Figures under another name would never be found, and nobody would be told."""
+    pytest.importorskip("torch")
+    from glm_annotate.train import subjects
+    from glm_annotate.train.families.family import Loaded, Network, Source
+
+    ((family, official, release),) = [
+        (family, official, release)
+        for family in subjects.FAMILIES.values()
+        for official in family.official
+        for release in official.releases
+        if release.name == name
+    ]
+    network = Network()
+    network.dim = network.vocabulary = 1
+    reader = replace(official, recognise=lambda source: True, load=lambda *_: Loaded(network, {}))
+    monkeypatch.setitem(subjects.FAMILIES, family.name, replace(family, official=(reader,)))
+    # The hub adds the commit, and some releases name a revision.
+    repository = f"{release.repository.partition('@')[0]}@0123abc"
+    monkeypatch.setattr(subjects, "open_source", lambda _: Source("x", {}, repository=repository))
+    subject = subjects.open_subject(f"hf://{release.repository}", family=family.name)
+    assert subject.card["name"] == name
+
+
 def test_published_figures_are_those_of_the_sources():
     # p(a) of the notebook, from its logits.
     exps = [math.exp(x) for x in GOLDEN["gpn-brassicales"].regions[0].expected]
     assert exps[0] / sum(exps) == pytest.approx(0.99611449, abs=1e-5)
     # The mean that the source gives over its regions.
-    losses = [region.expected[0] for region in GOLDEN["hyenadna-small-32k"].regions]
+    losses = [region.expected[0] for region in GOLDEN["hyenadna-small-32k-seqlen-hf"].regions]
     assert sum(losses) / 8 == pytest.approx(1.0944113433361053, abs=1e-6)
+    # Both layouts hold one set of weights.
+    assert GOLDEN["hyenadna-small-32k-seqlen"] is GOLDEN["hyenadna-small-32k-seqlen-hf"]
+    evo2 = {name: x.prompts for name, x in GOLDEN.items() if name.startswith("evo2-")}
+    assert evo2 == {
+        "evo2-1b-base": 0.501953125, "evo2-7b-base": 0.3520508, "evo2-7b": 0.3476563,
+        "evo2-20b": 0.2166748, "evo2-40b-base": 0.2149658, "evo2-40b": 0.2159424,
+    }  # fmt: skip

@@ -61,6 +61,14 @@ def test_training_libraries_are_imported_under_train_alone(name):
     assert not [x for x in at_import(tree) if x.startswith("glm_annotate.train")]
 
 
+def test_trap_packages_under_agpl_are_oracles_alone():
+    """multimolecule may be compared with, and neither be imported nor asked for."""
+    for path in SOURCES.values():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert {x.split(".")[0] for x in imported(tree)} & {"multimolecule"} == set(), path
+    assert "multimolecule" not in (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+
+
 def test_importing_the_scoring_side_loads_nothing_heavy():
     """One process imports module after module, and names the first that loads too much."""
     names = [name.removesuffix(".__init__") for name in SCORING if not name.endswith("__main__")]

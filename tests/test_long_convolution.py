@@ -122,7 +122,7 @@ class Probe(Network):
 
 
 @pytest.mark.parametrize(("window", "taps"), [(50, 50), (150, 150), (150, 100)])
-def test_the_graph_takes_other_shapes(tmp_path: Path, window, taps):
+def test_trap_graph_takes_other_shapes(tmp_path: Path, window, taps):
     filters, path = draw(3, taps, seed=1), tmp_path / "probe.onnx"
     network = Probe(LongConvolution(filters, window)).eval()
     graph.write_graph(network, path, "fp32")

@@ -141,6 +141,17 @@ def test_what_cuda_is_asked_for(
     }
 
 
+def test_trap_tf32_is_off_unless_asked_for(
+    fake: type[FakeSession], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime rounds matrix products on newer cards unless it is told not to."""
+    monkeypatch.setattr(fake, "got", CUDA)
+    bundle = load_bundle(toy_bundle("markov", tmp_path / "toy"))
+    for settings in (parse_device("cuda"), Settings((Device("cuda"),))):
+        open_runners(bundle, settings)
+        assert fake.asked[0][1]["use_tf32"] == "0"
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["wide", "causal", "onehot"])
 def test_cuda_agrees_with_the_cpu(kind: str, tmp_path: Path, fasta: Path) -> None:

@@ -107,7 +107,7 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 19), (1, 700), (2, 3)])
-def test_graph_at_other_shapes(shape, exported):
+def test_trap_graph_takes_other_shapes(shape, exported):
     batch = np.random.default_rng(2).integers(5, size=shape)
     (found,) = graph.run_graph(exported, [batch])
     wanted = by_definition(*(x.detach() for x in Scanner().read(torch.from_numpy(batch))))

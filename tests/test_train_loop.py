@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 import torch
 
-from glm_annotate.encoding import make_encoder
+from glm_annotate.encoding import EncoderSpec, make_encoder
 from glm_annotate.errors import InputError
 from glm_annotate.genome import to_codes
 from glm_annotate.train import checkpoints
 from glm_annotate.train.config import load_config
 from glm_annotate.train.families import FAMILIES
 from glm_annotate.train.loop import BEST, LAST, cross_entropy, encode_windows, find_family, train
+from glm_annotate.train.losses import base_tokens
+from glm_annotate.train.optim import Average
 
 CONFIG = """
 name = "tiny"
@@ -124,6 +126,7 @@ def test_three_steps_and_three_more_are_six(folder, optimizer):
 # Trains, and kills itself in the middle of writing the checkpoint of step 4.
 KILLED = """
 import os, signal, sys, torch
+from glm_annotate.train.losses import base_tokens
 from glm_annotate.train.loop import train
 save = torch.save
 def die(state, handle):
@@ -223,9 +226,47 @@ def test_an_unknown_family():
         find_family("gpm")
 
 
-def test_windows_of_unequal_rows_are_refused():
-    from glm_annotate.encoding import EncoderSpec
+HYENA = "dim = 8\nlayers = 1\nhidden = 8\nmax_rows = 64"
+MSA = "species = 2\ndim = 16\nlayers = 1\nheads = 2\nhidden = 8"
+BERT = "vocabulary = 7\ndim = 8\nlayers = 1\nheads = 2\nhidden = 8\npositions = 16"
+GPN = "vocabulary = 6\ndim = 8\nkernel = 3\nhidden = 8\ndilations = [1, 2]"
 
+
+@pytest.mark.parametrize(
+    ("family", "model", "message"),
+    [
+        ("hyenadna", HYENA, "family 'hyenadna' is causal and cannot be trained"),
+        ("gpn_msa", MSA, "family 'gpn_msa' reads an alignment and cannot be trained"),
+        ("dnabert", BERT, r"data\.context: found 24, which is 24 rows; .* at most 16"),
+        ("gpn", GPN, r"model\.vocabulary: found 6, wanted more than 6, the largest id"),
+    ],
+)
+def test_what_cannot_be_trained_says_why(folder, family, model, message):
+    """Masked training of a causal network would go on without a word, and be wrong."""
+    path = write_config(folder, "run")
+    text = path.read_text().replace('family = "gpn"', f'family = "{family}"')
+    old = text[text.index("[model]") : text.index("[encoder]")]
+    path.write_text(text.replace(old, f"[model]\n{model}\n"))
+    with pytest.raises(InputError, match=message):
+        train(path, data=str(folder))
+    assert not list((folder / "run").glob("*"))
+
+
+def test_one_hot_rows_are_refused():
+    spec = EncoderSpec.model_validate({"kind": "one_hot", "vocab": {"n": "zeros", "mask_id": 5}})
+    with pytest.raises(InputError, match="masked training needs an encoder with a mask_id"):
+        base_tokens(make_encoder(spec))
+
+
+def test_averages_leave_integers_alone():
+    network = torch.nn.Linear(2, 2)
+    network.register_buffer("layout", torch.ones(3, dtype=torch.int64))
+    average = Average(network, 0.5)
+    average.update(network, 0)
+    assert average.weights["layout"].tolist() == [1, 1, 1]
+
+
+def test_windows_of_unequal_rows_are_refused():
     vocab = {"unk_id": 70, "single_ids": dict(zip("ACGTN", range(64, 69), strict=True))}
     spec = EncoderSpec.model_validate({"kind": "kmer", "k": 3, "stride": 3, "vocab": vocab})
     with pytest.raises(InputError, match="equal windows equal numbers of rows"):

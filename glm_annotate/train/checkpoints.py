@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from glm_annotate.errors import InputError
@@ -80,7 +81,7 @@ def load(path: str | Path) -> Checkpoint:
     """Read a checkpoint.
 
     Raises:
-        InputError: The file is missing or is not one of ours.
+        InputError: The file is missing, is not one of ours, or is of another version.
     """
     path = Path(path)
     if not path.is_file():
@@ -91,7 +92,24 @@ def load(path: str | Path) -> Checkpoint:
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path}: not a checkpoint of glm-annotate train: damaged or another file")
     try:
-        return Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
+        state = Checkpoint(**torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, TypeError, EOFError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: not a checkpoint of glm-annotate train: {reason}") from error
+    try:
+        state.settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "config"
+        raise InputError(
+            f"{path}: {place}: {first['msg']}: its config is of another version; use the "
+            "glm-annotate that wrote it"
+        ) from error
+    tables = {"average": state.average, "groups": state.groups, "valid": state.valid}
+    for name, value in tables.items():
+        if not isinstance(value, dict):
+            raise InputError(
+                f"{path}: not a checkpoint of glm-annotate train: {name} is a "
+                f"{type(value).__name__}, wanted a table"
+            )
+    return state

@@ -10,32 +10,28 @@ import math
 import os
 import shutil
 import tempfile
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from glm_annotate.bundle import CARD, GRAPH, SELFTEST, TOKENIZER, write_bundle
-from glm_annotate.card import ModelCard, Provenance
+from glm_annotate.card import ModelCard
 from glm_annotate.encoding import make_encoder, mask_rows
 from glm_annotate.errors import InputError
 from glm_annotate.train import graph
+from glm_annotate.train.card_source import CardSource, card_values, context_of, read_card
 from glm_annotate.train.families.family import Network
 from glm_annotate.train.graph import Batch, Parity, Precision, Values
 from glm_annotate.train.quantise import SCALED, calibration_batches, quantise
-from glm_annotate.train.subjects import FACTS, Subject, open_subject
+from glm_annotate.train.subjects import Subject, open_subject
 
 _SELFTEST_LENGTH = 96
 _SMALLEST_ATOL = 1e-4
 # Rows of the two windows on which rounding is measured.
 _ROUNDING_ROWS = 512
-
-_Model = TypeVar("_Model", bound=BaseModel)
-CardSource = Mapping[str, Any] | str | Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +92,27 @@ def export(source: str | Path, folder: str | Path, **options: Any) -> ExportRepo
         BundleError: ONNX Runtime does not compute what torch computes.
     """
     wanted = ExportOptions(**options)
-    target = Path(folder).resolve()
-    _check_place(target, force=wanted.force)
-    name, given = _read_card(wanted.card)
-    context = wanted.context or _context(name, given)
+    target = Path(os.path.realpath(folder))
+    _check_place(target, Path(source), force=wanted.force)
+    name, given = read_card(wanted.card)
+    context = context_of(name, given, wanted.context)
     subject = open_subject(source, family=wanted.family, context=context)
     if wanted.attention and not subject.network.has_attention:
         raise InputError(f"{subject.name}: the architecture has no attention maps to export")
-    values = _card_values(name, given, subject, wanted)
+    values = card_values(
+        name, given, subject, precision=wanted.precision, attention=wanted.attention
+    )
+    try:
+        return _write(target, subject, values, wanted)
+    except OSError as error:
+        raise InputError(
+            f"{target}: cannot be written: {error.strerror or error}; name another folder with -o"
+        ) from error
+
+
+def _write(
+    target: Path, subject: Subject, values: dict[str, Any], wanted: ExportOptions
+) -> ExportReport:
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -131,13 +140,14 @@ def _write_graph(
     """Write graph and self-test into a folder, and measure how far they are from torch."""
     network, card = subject.network, ModelCard.model_validate(values)
     path, maps = scratch / GRAPH, wanted.attention
-    full = _full_rows(card, network, scratch / TOKENIZER)
+    full = _full_rows(subject.name, card, network, scratch / TOKENIZER)
     windows: list[Batch] = []
     probe = graph.random_batch(network, card.encoder, (2, min(full, _ROUNDING_ROWS)), seed=7)
     if wanted.precision == "int8":
         windows = calibration_batches(card, network, scratch / TOKENIZER, wanted.calibration)
         probe = windows[-1]
     exact = graph.run_torch(network, probe, attention=maps)
+    _check_numbers(subject.name, exact)
     if wanted.precision == "fp16":
         graph.round_matrices(network)
     graph.write_graph(network, path, wanted.precision, attention=maps)
@@ -148,7 +158,7 @@ def _write_graph(
         (stored,) = graph.run_graph(path, [probe], attention=maps)
     else:
         stored = graph.run_torch(network, probe, attention=maps)
-    rounding = graph.compare(stored, exact)
+    rounding = graph.compare(stored, exact, probe)
     shape = 1, min(_SELFTEST_LENGTH, full)
     tested = graph.random_batch(network, card.encoder, shape, seed=11, masked=0.0)
     if windows:
@@ -157,9 +167,22 @@ def _write_graph(
     return _Measured(_with_measurements(values, parity, rounding), parity, rounding)
 
 
-def _check_place(target: Path, *, force: bool) -> None:
-    if not target.exists():
+def _check_numbers(name: str, outputs: Values) -> None:
+    for output, array in outputs.items():
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"{name}: {output} comes out as NaN or infinite; fetch config and weights of one "
+                "checkpoint"
+            )
+
+
+def _check_place(target: Path, source: Path, *, force: bool) -> None:
+    if not os.path.exists(target):
         return
+    if source.exists() and source.resolve().is_relative_to(target):
+        raise InputError(
+            f"{target}: holds SOURCE, and would be replaced; name another folder with -o"
+        )
     if not target.is_dir():
         raise InputError(
             f"{target}: a file lies where the bundle goes; name another folder with -o"
@@ -175,73 +198,21 @@ def _check_place(target: Path, *, force: bool) -> None:
         raise InputError(f"{target}: is there already; replace it with --force")
 
 
-def _context(name: str, given: dict[str, Any]) -> int | None:
-    """Take the window out of an author's card: the network is made for it."""
-    found = given.pop("context", None)
-    if found is not None and (not isinstance(found, int) or found < 1):
-        raise InputError(f"{name}: context: found {found!r}, wanted a number of bases")
-    return found
+def _full_rows(name: str, card: ModelCard, network: Network, tokenizer: Path) -> int:
+    """Say how many rows a window of A, C, G and T has, as far as the network allows.
 
-
-def _card_values(
-    name: str, given: dict[str, Any], subject: Subject, wanted: ExportOptions
-) -> dict[str, Any]:
-    """Join the author's card with the checkpoint's facts, and check that a card comes out."""
-    allowed = sorted(set(ModelCard.model_fields) - set(FACTS))
-    for key in given:
-        if key in FACTS:
-            raise InputError(f"{name}: {key!r} comes from the checkpoint; remove it from the card")
-        if key not in allowed:
-            raise InputError(f"{name}: unknown key {key!r}; known here: {', '.join(allowed)}")
-    rule = given.get("embedding", {})
-    if not isinstance(rule, Mapping):
-        raise InputError(f"{name}: embedding: found {rule!r}, wanted a table of pool and k")
-    provenance = _parse(name, Provenance, given.get("provenance", {}), "provenance.")
-    suggested = subject.card.get("embedding", {})
-    values = {
-        **subject.card,
-        **given,
-        **{key: subject.card[key] for key in FACTS if key in subject.card},
-        "embedding": {"dim": subject.network.dim, **suggested, **rule},
-        "precision": wanted.precision,
-        "provenance": subject.provenance(provenance),
-    }
-    if wanted.attention:
-        axes = ("batch", "layer", "head", "query", "key")
-        values["outputs"] = {**values["outputs"], "attention": {"name": "attention", "axes": axes}}
-    _parse(name, ModelCard, values)
-    return values
-
-
-def _parse(name: str, model: type[_Model], values: object, prefix: str = "") -> _Model:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = prefix + ".".join(map(str, first["loc"]))
-        raise InputError(f"{name}: {where or 'card'}: {first['msg']}") from error
-
-
-def _read_card(source: CardSource | None) -> tuple[str, dict[str, Any]]:
-    """Read a card: how messages call it, and its keys."""
-    if source is None:
-        return "card", {}
-    if isinstance(source, Mapping):
-        return "card", dict(source)
-    try:
-        return str(source), tomllib.loads(Path(source).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: cannot read the card: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{source}: not TOML: {error}") from error
-
-
-def _full_rows(card: ModelCard, network: Network, tokenizer: Path) -> int:
-    """Say how many rows a window of A, C, G and T has, as far as the network allows."""
+    Raises:
+        InputError: It has to have more than are allowed.
+    """
     encoder = make_encoder(card.encoder, tokenizer if tokenizer.is_file() else None)
     codes = np.random.default_rng(5).integers(4, size=(1, card.context)).astype(np.uint8)
     rows = encoder.encode(codes)[0].rows.shape[1]
     limits = [x for x in (network.max_rows, card.window.max_tokens) if x is not None]
+    if card.window.kind == "fixed" and limits and rows > min(limits):
+        raise InputError(
+            f"{name}: a window of {card.context} bases has {rows} rows, allowed are {min(limits)}; "
+            "give a smaller --context"
+        )
     return int(min(rows, *limits)) if limits else int(rows)
 
 
@@ -259,7 +230,7 @@ def _check_parity(
     ]
     found = graph.run_graph(path, batches, attention=attention)
     parity = tuple(
-        graph.compare(outputs, graph.run_torch(network, batch, attention=attention))
+        graph.compare(outputs, graph.run_torch(network, batch, attention=attention), batch)
         for outputs, batch in zip(found, batches, strict=True)
     )
     for case in parity:

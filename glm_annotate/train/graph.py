@@ -20,27 +20,29 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from glm_annotate import __version__
-from glm_annotate.encoding import EncoderSpec
 from glm_annotate.errors import BundleError
-from glm_annotate.train.families.family import Network
+from glm_annotate.train.exported import ATTENTION as ATTENTION
+from glm_annotate.train.exported import CHANNELS as CHANNELS
+from glm_annotate.train.exported import INPUT as INPUT
+from glm_annotate.train.exported import OUTPUTS as OUTPUTS
+from glm_annotate.train.exported import Batch as Batch
+from glm_annotate.train.exported import Exportable as Exportable
+from glm_annotate.train.exported import Values as Values
+from glm_annotate.train.exported import example_of, exported, outputs_of
+from glm_annotate.train.exported import feeds_of as feeds_of
+from glm_annotate.train.exported import first_rows as first_rows
+from glm_annotate.train.exported import parts_of as parts_of
+from glm_annotate.train.exported import random_batch as random_batch
+from glm_annotate.train.exported import run_torch as run_torch
 
 if TYPE_CHECKING:
     import onnx
 
-INPUT, CHANNELS, ATTENTION = "rows", "channels", "attention"
-OUTPUTS = ("logits", "embedding")
 Precision = Literal["fp32", "fp16", "int8"]
-Values = dict[str, NDArray[np.float32]]
-# Ids (B, T), or ids and channels (B, T, C).
-Batch = NDArray[np.int64] | tuple[NDArray[np.int64], NDArray[np.float32]]
 
 OPSET = 18
-# Batch and length of the example: neither is 1, which the exporter would take for a constant.
-_EXAMPLE = (2, 41)
 # Operators that ONNX Runtime has on the CPU alone, or not in every build for CUDA.
 _UNPORTABLE = frozenset({"Gelu", "DFT", "STFT"})
 # Deviation allowed between torch and ONNX Runtime, relative to the largest output above 1.
@@ -89,31 +91,8 @@ class Parity:
                 )
 
 
-class _Exported(nn.Module):
-    """What the graph computes: logits (B, T, V), embedding (B, T, D), and maps where asked for."""
-
-    def __init__(self, network: Network, *, attention: bool) -> None:
-        super().__init__()
-        self.network, self.attention = network, attention
-
-    def forward(self, rows: Tensor, channels: Tensor | None = None) -> tuple[Tensor, ...]:
-        if self.attention:
-            embedding, maps = self.network.attend(rows)
-            return self.network.decode(embedding).float(), embedding.float(), maps.float()
-        if channels is not None:
-            embedding = self.network.embed_with(rows, channels)
-        else:
-            embedding = self.network.embed(rows)
-        return self.network.decode(embedding).float(), embedding.float()
-
-
-def outputs_of(attention: bool) -> tuple[str, ...]:
-    """Name the graph's outputs, in order."""
-    return (*OUTPUTS, ATTENTION) if attention else OUTPUTS
-
-
 def write_graph(
-    network: Network, path: Path, precision: Precision, *, attention: bool = False
+    network: Exportable, path: Path, precision: Precision, *, attention: bool = False
 ) -> None:
     """Write a network as ONNX with any batch and length; large ones with `PATH.data` beside.
 
@@ -137,7 +116,7 @@ def write_graph(
         _save(model, path, traced.parent, half=precision == "fp16")
 
 
-def round_matrices(network: Network) -> None:
+def round_matrices(network: Exportable) -> None:
     """Round every weight of two or more dimensions to what float16 can hold, in place.
 
     Raises:
@@ -156,28 +135,20 @@ def round_matrices(network: Network) -> None:
             weight.copy_(rounded)
 
 
-@torch.no_grad()
-def run_torch(network: Network, batch: Batch, *, attention: bool = False) -> Values:
-    """Compute logits (B, T, V), embedding (B, T, D) and maps with torch."""
-    inputs = [torch.from_numpy(part) for part in parts_of(batch) if part is not None]
-    found = _Exported(network, attention=attention)(*inputs)
-    return {name: x.numpy() for name, x in zip(outputs_of(attention), found, strict=True)}
-
-
 def run_graph(path: Path, batches: Sequence[Batch], *, attention: bool = False) -> list[Values]:
-    """Compute the outputs of an ONNX file on the CPU, for each batch."""
+    """Compute the outputs of an ONNX file on the CPU, for each batch; maps where asked for."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = outputs_of(attention)
-    outputs = [session.run(list(names), feeds_of(batch)) for batch in batches]
+    names = [x.name for x in session.get_outputs() if attention or x.name != ATTENTION]
+    outputs = [session.run(names, feeds_of(batch)) for batch in batches]
     return [dict(zip(names, found, strict=True)) for found in outputs]
 
 
-def compare(found: Values, wanted: Values) -> Parity:
-    """Measure outputs against those that torch gave for the same rows.
+def compare(found: Values, wanted: Values, batch: Batch) -> Parity:
+    """Measure outputs against those that torch gave for the same batch.
 
     Raises:
         BundleError: The shapes differ.
@@ -187,62 +158,22 @@ def compare(found: Values, wanted: Values) -> Parity:
             raise BundleError(
                 f"{name} has the shape {found[name].shape}, torch's has {wanted[name].shape}"
             )
-    batch, length = wanted["logits"].shape[:2]
+    windows, length = parts_of(batch)[0].shape
     deviation = {k: float(np.abs(found[k] - wanted[k]).max()) for k in wanted}
     largest = {k: float(np.abs(wanted[k]).max()) for k in wanted}
-    return Parity(batch, length, deviation, largest)
+    return Parity(windows, length, deviation, largest)
 
 
-def random_batch(
-    network: Network,
-    spec: EncoderSpec,
-    shape: tuple[int, int],
-    seed: int,
-    *,
-    masked: float = 0.1,
-) -> Batch:
-    """Draw ids (B, T) of every kind, a part of them masked, and codes 0 to 4 as channels."""
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(network.vocabulary, size=shape)
-    if spec.vocab.mask_id is not None:
-        rows[rng.random(shape) < masked] = spec.vocab.mask_id
-    if not network.channels:
-        return rows
-    return rows, rng.integers(5, size=(*shape, network.channels)).astype(np.float32)
-
-
-def parts_of(batch: Batch) -> tuple[NDArray[np.int64], NDArray[np.float32] | None]:
-    """Take a batch apart: ids (B, T), and channels (B, T, C) where there are some."""
-    return batch if isinstance(batch, tuple) else (batch, None)
-
-
-def feeds_of(batch: Batch) -> dict[str, NDArray[Any]]:
-    """Name a batch's arrays as the graph's inputs are named."""
-    rows, channels = parts_of(batch)
-    return {INPUT: rows} if channels is None else {INPUT: rows, CHANNELS: channels}
-
-
-def first_rows(batch: Batch, count: int) -> Batch:
-    """Cut a batch to its first rows."""
-    rows, channels = parts_of(batch)
-    return rows[:, :count] if channels is None else (rows[:, :count], channels[:, :count])
-
-
-def _trace(network: Network, path: Path, *, attention: bool) -> onnx.ModelProto:
+def _trace(network: Exportable, path: Path, *, attention: bool) -> onnx.ModelProto:
     """Write a graph as torch makes it, and read it without the weights beside it, if any."""
     import onnx
 
-    shape = _EXAMPLE[0], min(_EXAMPLE[1], network.max_rows or _EXAMPLE[1])
-    rows = torch.arange(shape[0] * shape[1]).reshape(shape) % network.vocabulary
-    dynamic = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length", max=network.max_rows)}
-    inputs = {INPUT: rows}
-    if network.channels:
-        inputs[CHANNELS] = torch.ones(*shape, network.channels)
+    inputs, dynamic = example_of(network)
     size = sum(weight.nbytes for weight in (*network.parameters(), *network.buffers()))
-    names = outputs_of(attention)
+    names = outputs_of(network, attention=attention)
     with _quiet():
         torch.onnx.export(
-            _Exported(network, attention=attention).eval(),
+            exported(network, attention=attention).eval(),
             tuple(inputs.values()),
             path,
             input_names=list(inputs),

@@ -83,6 +83,34 @@ def find_family(name: str) -> Family:
     return FAMILIES[name]
 
 
+def check_trainable(family: Family, network: Network, encoder: Encoder, context: int) -> None:
+    """Refuse what masked training over single bases cannot feed or would train wrongly.
+
+    Raises:
+        InputError: The family predicts the next base or reads an alignment, or ids or rows of the
+            encoder do not fit into the network.
+    """
+    if family.objective != "masked" or network.channels:
+        kind = "reads an alignment" if network.channels else f"is {family.objective}"
+        raise InputError(
+            f"family {family.name!r} {kind} and cannot be trained, which is by masking bases "
+            "alone; export an official checkpoint of it, or choose another family"
+        )
+    vocab = encoder.spec.vocab
+    largest = max(int(base_tokens(encoder).max()), *vocab.named_ids())
+    if largest >= network.vocabulary:
+        raise InputError(
+            f"model.vocabulary: found {network.vocabulary}, wanted more than {largest}, "
+            "the largest id of the encoder"
+        )
+    rows = context + len(vocab.prefix) + len(vocab.suffix)
+    if network.max_rows is not None and rows > network.max_rows:
+        raise InputError(
+            f"data.context: found {context}, which is {rows} rows; the network takes at most "
+            f"{network.max_rows}; shorten the window, or raise its positions in [model]"
+        )
+
+
 class _Run:
     """One run: what changes from step to step, and the steps."""
 
@@ -94,6 +122,7 @@ class _Run:
         family = find_family(config.family)
         self.encoder: Encoder = make_encoder(config.encoder)
         self.network: Network = family.build(config.model)
+        check_trainable(family, self.network, self.encoder, config.data.context)
         if config.init:
             self.network.load_state_dict(checkpoints.load(home / config.init).average)
         self.fabric = Fabric(accelerator="cpu", devices=1, precision=config.run.precision)

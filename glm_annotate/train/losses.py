@@ -46,7 +46,7 @@ def base_tokens(encoder: Encoder) -> NDArray[np.int64]:
     spec = encoder.spec
     # Encoders of longer k-mers also have ids for single bases, which only their tails use.
     ids = encoder.base_ids(1, 0) if spec.k == 1 else None
-    if ids is None or spec.vocab.mask_id is None:
+    if ids is None or spec.vocab.mask_id is None or spec.kind == "one_hot":
         raise InputError(
             "masked training needs an encoder with a mask_id and one row a base; "
             f"found kind = {spec.kind}, k = {spec.k}, stride = {spec.stride}"

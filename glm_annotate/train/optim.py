@@ -67,4 +67,5 @@ class Average:
         """Take in the weights after a step, numbered from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, value in network.state_dict().items():
-            self.weights[name].lerp_(value, 1 - decay)
+            if value.is_floating_point():
+                self.weights[name].lerp_(value, 1 - decay)

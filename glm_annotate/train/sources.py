@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from glm_annotate.bundle import cache_dir
+from glm_annotate.bundle import CARD, cache_dir
 from glm_annotate.errors import InputError
 from glm_annotate.train.families.family import Source
 
@@ -42,6 +42,7 @@ _SETTINGS = (
 _WRAPPERS = ("state_dict", "model_state_dict", "module")
 _UNREADABLE = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, TypeError)
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")
 
 
 class _Settings:
@@ -70,6 +71,8 @@ def open_source(text: str | Path) -> Source:
         InputError: It is none of these, cannot be read, or holds anything but tensors.
     """
     name = str(text)
+    if not name:
+        raise InputError("SOURCE is empty; give a weights file, a folder, or hf://owner/repo")
     if name.startswith("hf://"):
         folder = _download(name)
         # The hub's cache names the folder after the commit.
@@ -87,13 +90,24 @@ def open_source(text: str | Path) -> Source:
         raise InputError(
             f"{name}: found {path.suffix or 'no suffix'}, known are {_list(_SUFFIXES)}"
         )
+    shard = _SHARD.fullmatch(path.name)
+    if shard is not None and int(shard[3]) > 1:
+        raise InputError(
+            f"{name}: one of {int(shard[3])} shards; give the folder that holds all of them"
+        )
     return _read(name, path.parent, [path])
 
 
 def _read(name: str, folder: Path, files: list[Path], repository: str = "") -> Source:
     weights: dict[str, Tensor] = {}
     for file in files:
-        weights |= _load(file)
+        part = _load(file)
+        twice = sorted(weights.keys() & part.keys())
+        if twice:
+            raise InputError(
+                f"{name}: {twice[0]} lies in more than one file; remove shards of other checkpoints"
+            )
+        weights |= part
     if not weights:
         raise InputError(f"{name}: holds no weights")
     return Source(name, weights, _config(folder), folder, repository, tuple(files))
@@ -101,8 +115,41 @@ def _read(name: str, folder: Path, files: list[Path], repository: str = "") -> S
 
 def _weights_of(folder: Path, name: str) -> list[Path]:
     """Choose the weights of a folder: one file, or all shards of one kind."""
-    chosen = _choose([path.name for path in folder.iterdir()], name)
+    try:
+        present = [path.name for path in folder.iterdir() if path.is_file()]
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
+    if CARD in present:
+        raise InputError(f"{name}: is a bundle already; use it with: glm-annotate vcf -m {name}")
+    chosen = _choose(present, name)
+    _check_shards(folder, chosen, name)
     return [folder / file for file in chosen]
+
+
+def _check_shards(folder: Path, files: list[str], name: str) -> None:
+    """Refuse a part of the shards that their own names or the index beside them tell of.
+
+    Raises:
+        InputError: One is missing, they are of different sets, or the index is damaged.
+    """
+    shards = [found for found in map(_SHARD.fullmatch, files) if found is not None]
+    wanted = {
+        f"{x[1]}-{number:0{len(x[2])}}-of-{x[3]}{x[4]}"
+        for x in shards
+        for number in range(1, int(x[3]) + 1)
+    }
+    for index in sorted({folder / f"{x[1]}{x[4]}.index.json" for x in shards}):
+        if index.is_file():
+            try:
+                places = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+                wanted |= {str(place) for place in places.values()}
+            except (OSError, ValueError, AttributeError) as error:
+                raise InputError(f"{index}: not an index of shards; fetch it again") from error
+    if len({x[3] for x in shards}) > 1:
+        raise InputError(f"{name}: holds shards of different sets: {_list(files)}; remove one set")
+    missing = sorted(wanted - set(files))
+    if shards and missing:
+        raise InputError(f"{name}: shard {missing[0]} is missing; fetch the whole checkpoint again")
 
 
 def _choose(files: Iterable[str], name: str) -> list[str]:
@@ -119,12 +166,14 @@ def _choose(files: Iterable[str], name: str) -> list[str]:
 def _load(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
-    with path.open("rb") as handle:
-        # A zip, or the pickle that torch wrote before 1.6. Anything else fails in any way.
-        if handle.read(2) not in (b"PK", b"\x80\x02"):
-            raise InputError(
-                f"{path}: not a file of torch.save: damaged, or an unfinished download"
-            )
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(2)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    # A zip, or the pickle that torch wrote before 1.6. Anything else fails in any way.
+    if start not in (b"PK", b"\x80\x02"):
+        raise InputError(f"{path}: not a file of torch.save: damaged, or an unfinished download")
     try:
         with torch.serialization.safe_globals(_ALLOWED):
             values = torch.load(path, map_location="cpu", weights_only=True)

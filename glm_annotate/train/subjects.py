@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from glm_annotate.bundle import sha256_of
+from glm_annotate.bundle import TOKENIZER, sha256_of
 from glm_annotate.card import Provenance
 from glm_annotate.errors import InputError
 from glm_annotate.train import checkpoints, graph
@@ -120,6 +120,8 @@ def _own(path: str | Path, context: int | None) -> Subject:
         "logits_shift": int(family.objective == "causal"),
         **_facts(family, network),
     }
+    if network.equivariant:
+        card |= {"strand": "equivariant", "embedding": {"halves": "rc"}}
 
     def provenance(given: Provenance) -> dict[str, Any]:
         return _own_provenance(given, state, network)
@@ -147,6 +149,9 @@ def _official(source: Source, family: Family, official: Official, loaded: Loaded
         **given.get("provenance", {}),
     }
 
+    if loaded.tokenizer is not None:
+        _check_tokenizer(source, loaded.tokenizer)
+
     def provenance(written: Provenance) -> dict[str, Any]:
         values = written.model_dump(exclude_defaults=True)
         quality = {**known.get("quality", {}), **written.quality, **_origin(source, loaded)}
@@ -154,6 +159,26 @@ def _official(source: Source, family: Family, official: Official, loaded: Loaded
         return {"command": command, **known, **values, "quality": quality}
 
     return Subject(source.name, loaded.network, card, provenance, loaded.tokenizer)
+
+
+def _check_tokenizer(source: Source, text: str) -> None:
+    """Refuse a tokenizer that cannot be read, or that cuts a sequence another way each time."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise InputError(
+            f"{source.name}: needs the tokenizers package; run: pip install 'glm_annotate[bpe]'"
+        ) from error
+    path = source.file(TOKENIZER) or source.name
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:  # the package raises nothing narrower
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{path}: cannot be read ({reason}); fetch the {TOKENIZER} of the same checkpoint"
+        ) from error
+    if getattr(tokenizer.model, "dropout", None):
+        raise InputError(f"{path}: cuts tokens at random; set its model's dropout to null")
 
 
 def _origin(source: Source, loaded: Loaded) -> dict[str, Any]:

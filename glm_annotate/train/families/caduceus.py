@@ -40,7 +40,7 @@ from glm_annotate.train.families.family import (
     Source,
     Values,
 )
-from glm_annotate.train.official import Keys, build_config, fill, parse_config, rename
+from glm_annotate.train.official import Keys, build_config, fill, parse_config, rename, whole
 
 _RENAME = (
     (r"caduceus\.backbone\.", ""),
@@ -88,8 +88,8 @@ class Caduceus(Network):
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
         self.config = config
-        self.both = bool(config.complement)
-        self.dim = config.dim * (2 if self.both else 1)
+        self.equivariant = bool(config.complement)
+        self.dim = config.dim * (2 if self.equivariant else 1)
         self.vocabulary = config.vocabulary
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config) for _ in range(config.layers))
@@ -104,18 +104,18 @@ class Caduceus(Network):
 
     def embed(self, rows: Tensor) -> Tensor:
         """Return the last layer after the final norm, shape (B, T, dim), for ids (B, T)."""
-        strands = [rows, self.complement[rows.flip(1)]] if self.both else [rows]
+        strands = [rows, self.complement[rows.flip(1)]] if self.equivariant else [rows]
         x = self.embeddings(torch.stack(strands))  # (S, B, T, D), each strand in its own direction
         for layer in self.layers:
             if self.config.exchange:  # each strand becomes what the other reads, turned around
                 x = x.flip(0, 2, 3)
             x = x + layer(x)
         x = self.norm_f(x)
-        return torch.cat([x[0], x[1].flip(1, 2)], dim=-1) if self.both else x[0]
+        return torch.cat([x[0], x[1].flip(1, 2)], dim=-1) if self.equivariant else x[0]
 
     def decode(self, embedding: Tensor) -> Tensor:
         """Turn embeddings (B, T, dim) into logits (B, T, V)."""
-        if not self.both:
+        if not self.equivariant:
             alone: Tensor = self.lm_head(embedding)
             return alone
         ours, theirs = embedding.chunk(2, dim=-1)
@@ -159,9 +159,9 @@ def load(source: Source, context: int | None) -> Loaded:
         "encoder": {"kind": "kmer", "k": 1, "stride": 1, "vocab": vocab},
         "context": window,
         "anchor": window // 2,
-        "strand": "equivariant" if network.both else "both",
+        "strand": "equivariant" if network.equivariant else "both",
         "scores": ("LLR", "PLLR"),
-        "embedding": {"pool": "site", "halves": "rc" if network.both else "none"},
+        "embedding": {"pool": "site", "halves": "rc" if network.equivariant else "none"},
         "provenance": {
             "training_data": "Human reference genome, the intervals of Basenji2's training set.",
             "assembly": "GRCh38",
@@ -180,8 +180,17 @@ def read_config(source: Source) -> CaduceusConfig:
     """
     given = source.config
     if "d_model" not in given:
-        raise InputError(f"{source.name}: config.json is missing or has no d_model; fetch it too")
+        raise InputError(
+            f"{source.name}: no config.json with d_model beside the weights; fetch it from their "
+            "repository"
+        )
     both = _is_both(source)
+    wrapped = any(".mixer.submodule." in name for name in source.weights)
+    if both != wrapped:
+        raise InputError(
+            f"{source.name}: config: rcps is {both}, wanted {wrapped} by the keys of the mixers; "
+            "fetch config and weights of one checkpoint"
+        )
     vocabulary = _vocabulary(source)
     names = rename(source.weights, Keys(_RENAME))
     values = {
@@ -226,11 +235,19 @@ def _agree(names: Mapping[str, Tensor], pattern: str) -> bool:
     )
 
 
-def _mamba(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+def _mamba(source: Source, given: object) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"{source.name}: config: ssm_cfg is {given!r}, wanted a table; fetch config and "
+            "weights of one checkpoint"
+        )
     unknown = sorted(set(given) - set(_SSM) - _SSM_UNUSED)
     if unknown:
         known = ", ".join(sorted({*_SSM, *_SSM_UNUSED}))
-        raise InputError(f"{source.name}: ssm_cfg.{unknown[0]} is unknown; known are {known}")
+        raise InputError(
+            f"{source.name}: config: ssm_cfg has {unknown[0]}, wanted keys are {known}; fetch "
+            "config and weights of one checkpoint"
+        )
     values = {_SSM[name]: value for name, value in given.items() if name in _SSM}
     rank = given.get("dt_rank", "auto")
     return {**values, "rank": None if rank == "auto" else rank}
@@ -240,21 +257,24 @@ def _directions(source: Source) -> str:
     if not source.config.get("bidirectional", True):
         return "forward"
     strategy = source.config.get("bidirectional_strategy") or "add"
-    if strategy not in _DIRECTIONS:
-        known = ", ".join(_DIRECTIONS)
-        raise InputError(f"{source.name}: bidirectional_strategy {strategy!r}; known are {known}")
+    if not isinstance(strategy, str) or strategy not in _DIRECTIONS:
+        raise InputError(
+            f"{source.name}: config: bidirectional_strategy is {strategy!r}, wanted "
+            f"{' or '.join(_DIRECTIONS)}; fetch config and weights of one checkpoint"
+        )
     return _DIRECTIONS[strategy]
 
 
 def _vocabulary(source: Source) -> int:
     """Pad the vocabulary as the authors do; it must be that of their tokenizer."""
-    multiple = int(source.config.get("pad_vocab_size_multiple", 8))
-    found = -(-int(source.config.get("vocab_size", 0)) // multiple) * multiple
+    multiple = whole(source, "pad_vocab_size_multiple", 8)
+    found = -(-whole(source, "vocab_size") // multiple) * multiple
     wanted = -(-_LETTERS // multiple) * multiple
     if found != wanted:
         raise InputError(
-            f"{source.name}: vocab_size {source.config.get('vocab_size')}, padded to {found}; "
-            f"the tokenizer of Caduceus has {_LETTERS} tokens, padded to {wanted}"
+            f"{source.name}: config: vocab_size is {source.config.get('vocab_size')}, wanted "
+            f"{_LETTERS} tokens, or {wanted} with padding; fetch config and weights of one "
+            "checkpoint"
         )
     return found
 
@@ -269,13 +289,16 @@ def _complement(source: Source, vocabulary: int) -> tuple[int, ...]:
     }
     # By key and not by place: JSON sorts keys as text, so that 10 comes before 2.
     given = source.config.get("complement_map") or {}
-    maps["config.complement_map"] = {int(key): int(value) for key, value in given.items()}
+    try:
+        maps["config.complement_map"] = {int(key): int(value) for key, value in given.items()}
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{source.name}: config: complement_map is no map of ids") from error
     for name, found in maps.items():
         for here, there in found.items():
-            if here >= vocabulary or wanted[here] != there:
+            if not 0 <= here < vocabulary or wanted[here] != there:
                 raise InputError(
-                    f"{source.name}: {name} pairs {here} with {there}; the tokenizer of Caduceus "
-                    "pairs 7 with 10, 8 with 9 and every other id with itself"
+                    f"{source.name}: {name} pairs {here} with {there}, wanted 7 with 10, 8 with 9 "
+                    "and every other id with itself; fetch config and weights of one checkpoint"
                 )
     return wanted
 
@@ -297,8 +320,8 @@ def _is_fused(source: Source) -> bool:
     wrapped = any(name.endswith("norm.submodule.weight") for name in source.weights)
     if fused == wrapped:
         raise InputError(
-            f"{source.name}: fused_add_norm is {fused}, but keys of norms are those of "
-            f"{not fused}; use the config.json that the weights were trained with"
+            f"{source.name}: config: fused_add_norm is {fused}, wanted {not fused} by the keys of "
+            "the norms; fetch config and weights of one checkpoint"
         )
     return fused
 
@@ -309,8 +332,8 @@ def _window(source: Source, context: int | None) -> int:
     window = context if context is not None else min(_AFFORDABLE, trained or _SHORTEST)
     if not 1 <= window <= limit:
         raise InputError(
-            f"{source.name}: a window of {window} bases; it was trained on {limit}, give "
-            f"--context {limit} or less"
+            f"{source.name}: --context {window}: allowed are 1 to {limit} bases, which it was "
+            "trained on"
         )
     return window
 
@@ -323,7 +346,9 @@ def _trained(source: Source) -> int | None:
         try:
             length = json.loads(path.read_text(encoding="utf-8")).get("model_max_length")
         except (OSError, ValueError, AttributeError) as error:
-            raise InputError(f"{path}: not a tokenizer's config: {error}") from error
+            raise InputError(
+                f"{path}: cannot be read ({error!r}); fetch the {path.name} of the same checkpoint"
+            ) from error
         known += [length] if isinstance(length, int) and 1 <= length <= _LONGEST else []
     folder = source.folder.resolve().name if source.folder is not None else ""
     for text in (source.repository, folder):
@@ -358,7 +383,7 @@ def _official(variant: str, both: bool) -> Official:
         tag=f"CAD{variant}",
         tokenizer="single bases",
         code_licence="Apache-2.0",
-        weights_licence="Apache-2.0 (not verified)",
+        weights_licence="Apache-2.0 (131k; not stated for 1k)",
         releases=releases,
     )
 

@@ -51,12 +51,12 @@ class CaduceusConfig(BaseModel):
     layers: int = Field(gt=0)
     states: int = Field(default=16, gt=0)
     kernel: int = Field(default=4, gt=0)
-    expand: float = Field(default=2, gt=0)
+    expand: float = Field(default=2, gt=0, le=64)
     rank: int | None = Field(default=None, gt=0)
     conv_bias: bool = True
     bias: bool = False
     norm: Literal["rms", "layer"] = "rms"
-    eps: float = Field(default=1e-5, gt=0)
+    eps: float = Field(default=1e-5, gt=0, lt=1)
     directions: Literal["add", "multiply", "forward"] = "add"
     tied: bool = True
     tied_head: bool = True

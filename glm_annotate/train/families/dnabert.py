@@ -17,7 +17,6 @@ windows of one number of rows.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,6 +24,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from glm_annotate.errors import InputError
+from glm_annotate.train.families.bert import (
+    SETTINGS,
+    WORDS,
+    Head,
+    check_biases,
+    is_tied,
+    settings,
+    start,
+)
 from glm_annotate.train.families.family import (
     Family,
     Loaded,
@@ -36,17 +44,14 @@ from glm_annotate.train.families.family import (
     is_matrix_of,
 )
 from glm_annotate.train.layers import Embeddings, MaskedHead, PostNormLayer
-from glm_annotate.train.official import Keys, build_config, fill, parse_config
+from glm_annotate.train.official import Keys, build_config, check_vocabulary, fill, parse_config
 
 ORDER = "ATCG"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # The k of each size of vocabulary.
 SIZES = {len(SPECIAL) + 4**k: k for k in (3, 4, 5, 6)}
 
-WORDS = "bert.embeddings.word_embeddings.weight"
-DECODER = "cls.predictions.decoder.weight"
 _POSITIONS = "bert.embeddings.position_embeddings.weight"
-_BIASES = ("cls.predictions.bias", "cls.predictions.decoder.bias")
 _CONTEXT = 512
 
 KEYS = Keys(
@@ -64,14 +69,8 @@ KEYS = Keys(
 
 # Our name of each size in an official config.json, and what else such a file may not contradict.
 _SETTINGS = {
-    "vocabulary": "vocab_size",
-    "dim": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "hidden": "intermediate_size",
+    **SETTINGS,
     "positions": "max_position_embeddings",
-    "types": "type_vocab_size",
-    "eps": "layer_norm_eps",
     "mlm_bias_twice": "mlm_bias_twice",
 }
 _FIXED = {"hidden_act": "gelu", "position_embedding_type": "absolute", "is_decoder": False}
@@ -102,7 +101,7 @@ class DnabertConfig(BaseModel):
     hidden: int = Field(gt=0)
     positions: int = Field(default=512, gt=2)
     types: int = Field(default=2, gt=0)
-    eps: float = Field(default=1e-12, gt=0)
+    eps: float = Field(default=1e-12, gt=0, lt=1)
     tied: bool = True
     mlm_bias_twice: bool = False
 
@@ -152,14 +151,6 @@ class Trunk(nn.Module):
         return x
 
 
-class Head(nn.Module):
-    """What official keys call `cls`."""
-
-    def __init__(self, predictions: MaskedHead) -> None:
-        super().__init__()
-        self.predictions = predictions
-
-
 class Dnabert(Network):
     """The network: ids (B, T) to logits (B, T, V) and embeddings (B, T, D)."""
 
@@ -194,16 +185,6 @@ class Dnabert(Network):
         return logits
 
 
-@torch.no_grad()
-def start(network: nn.Module) -> None:
-    """Draw fresh weights as BERT does: matrices around 0, no biases, norms as they are."""
-    for name, weight in network.named_parameters():
-        if weight.ndim == 2:
-            weight.normal_(0.0, 0.02)
-        elif name.endswith("bias"):
-            weight.zero_()
-
-
 def vocabulary(k: int) -> list[str]:
     """List the tokens in the order of their ids, as `vocab.txt` does."""
     return [*SPECIAL, *("".join(word) for word in itertools.product(ORDER, repeat=k))]
@@ -216,38 +197,6 @@ def build(values: Values) -> Dnabert:
         InputError: A key or value of `[model]` is not allowed.
     """
     return Dnabert(build_config(DnabertConfig, values))
-
-
-def settings(
-    source: Source, names: Mapping[str, str], fixed: Mapping[str, object]
-) -> dict[str, object]:
-    """Take from an official config what the architecture needs, under our names.
-
-    Args:
-        source: The checkpoint.
-        names: Official names of the values by ours; what the file lacks is left out.
-        fixed: Official names and the one value that each may have if it is there.
-
-    Raises:
-        InputError: There is no config, or it says something else than `fixed`.
-    """
-    if not source.config:
-        raise InputError(
-            f"{source.name}: no config.json beside the weights; fetch it from their repository"
-        )
-    for key, allowed in fixed.items():
-        found = source.config.get(key, allowed)
-        if found != allowed:
-            raise InputError(f"{source.name}: config: {key} is {found!r}, allowed is {allowed!r}")
-    return {ours: source.config[key] for ours, key in names.items() if key in source.config}
-
-
-def is_tied(weights: Mapping[str, Tensor]) -> bool:
-    """Tell whether the decoder's matrix is that of the embeddings; one left out is."""
-    words, decoder = weights.get(WORDS), weights.get(DECODER)
-    if words is None or decoder is None:
-        return True
-    return words.shape == decoder.shape and bool((words == decoder).all())
 
 
 def recognise(source: Source) -> bool:
@@ -271,15 +220,17 @@ def load(source: Source, context: int | None) -> Loaded:
             window is longer than the table of positions.
     """
     values = settings(source, _SETTINGS, _FIXED)
-    config = parse_config(DnabertConfig, source, {**values, "tied": is_tied(source.weights)})
+    values["tied"] = is_tied(source.weights)
+    config = parse_config(DnabertConfig, source, values, _SETTINGS)
     k = SIZES.get(config.vocabulary)
     if k is None:
         raise InputError(
-            f"{source.name}: config: vocab_size is {config.vocabulary}, allowed are "
-            f"{', '.join(map(str, SIZES))} (k = 3 to 6)"
+            f"{source.name}: config: vocab_size is {config.vocabulary}, wanted "
+            f"{' or '.join(map(str, SIZES))}, k = 3 to 6; fetch config and weights of one "
+            "checkpoint"
         )
-    _check_vocabulary(source, vocabulary(k))
-    _check_biases(source)
+    check_vocabulary(source, vocabulary(k))
+    check_biases(source)
     network = Dnabert(config)
     fill(network, source, KEYS)
     # A window of n bases has n - k + 1 k-mers, and two special tokens.
@@ -324,33 +275,6 @@ def _card(k: int, window: int) -> dict[str, Any]:
     }
 
 
-def _check_vocabulary(source: Source, words: list[str]) -> None:
-    """Refuse a vocab.txt beside the weights that gives other ids."""
-    path = source.file("vocab.txt")
-    if path is None:
-        return
-    found = path.read_text(encoding="utf-8", errors="replace").split()
-    pairs = itertools.zip_longest(found, words, fillvalue="nothing")
-    for line, (here, wanted) in enumerate(pairs, start=1):
-        if here != wanted:
-            raise InputError(
-                f"{path}: line {line}: found {here}, wanted {wanted}; fetch the vocab.txt of the "
-                "same checkpoint"
-            )
-
-
-def _check_biases(source: Source) -> None:
-    """Refuse two different biases: the authors' code has one under two names."""
-    first, second = (source.weights.get(name) for name in _BIASES)
-    if first is None or second is None:
-        return
-    if first.shape != second.shape or not bool((first == second).all()):
-        raise InputError(
-            f"{source.name}: {' and '.join(_BIASES)} differ, and are one weight of the system; "
-            "fetch the checkpoint again"
-        )
-
-
 def _release(k: int) -> Release:
     return Release(
         f"dnabert-{k}",
@@ -367,7 +291,7 @@ OFFICIAL = Official(
     tag="DNABERT",
     tokenizer="overlapping k-mers, k = 3 to 6",
     code_licence="Apache-2.0",
-    weights_licence="not stated",
+    weights_licence="Apache-2.0 (not verified; see LICENSE in their repository)",
     releases=tuple(_release(k) for k in SIZES.values()),
 )
 

@@ -8,7 +8,6 @@ as the tokenizer has it, although the official config says 0, which is [UNK].
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
@@ -17,7 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glm_annotate.errors import InputError
-from glm_annotate.train.families.dnabert import Head, is_tied, settings, start
+from glm_annotate.train.families.bert import (
+    SETTINGS,
+    Head,
+    byte_pair_card,
+    is_tied,
+    read_tokenizer,
+    settings,
+    start,
+)
 from glm_annotate.train.families.family import (
     Family,
     Loaded,
@@ -38,7 +45,6 @@ from glm_annotate.train.layers import (
 )
 from glm_annotate.train.official import Keys, build_config, fill, parse_config
 
-SPECIAL = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "[PAD]": 3, "[MASK]": 4}
 # The head's norm does not follow the config.
 _HEAD_EPS = 1e-12
 _CONTEXT, _ROWS = 2048, 512
@@ -51,15 +57,6 @@ KEYS = Keys(
     ties=((r"cls\.predictions\.decoder\.weight", "bert.embeddings.word_embeddings.weight"),),
 )
 
-_SETTINGS = {
-    "vocabulary": "vocab_size",
-    "dim": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "hidden": "intermediate_size",
-    "types": "type_vocab_size",
-    "eps": "layer_norm_eps",
-}
 _FIXED = {"hidden_act": "gelu", "is_decoder": False}
 
 
@@ -85,7 +82,7 @@ class Dnabert2Config(BaseModel):
     heads: int = Field(gt=0)
     hidden: int = Field(gt=0)
     types: int = Field(default=2, gt=0)
-    eps: float = Field(default=1e-12, gt=0)
+    eps: float = Field(default=1e-12, gt=0, lt=1)
     tied: bool = True
 
     @model_validator(mode="after")
@@ -253,9 +250,10 @@ def load(source: Source, context: int | None) -> Loaded:
         InputError: Weights, config or tokenizer.json contradict each other or the system, or no
             window as long as `context` fits the tokens that the model is given.
     """
-    values = settings(source, _SETTINGS, _FIXED)
-    config = parse_config(Dnabert2Config, source, {**values, "tied": is_tied(source.weights)})
-    tokenizer, longest = _read_tokenizer(source, config.vocabulary)
+    values = settings(source, SETTINGS, _FIXED)
+    values["tied"] = is_tied(source.weights)
+    config = parse_config(Dnabert2Config, source, values, SETTINGS)
+    tokenizer, longest = read_tokenizer(source, config.vocabulary)
     network = Dnabert2(config)
     fill(network, source, KEYS)
     # All but [CLS] and [SEP] being the longest token.
@@ -270,61 +268,8 @@ def load(source: Source, context: int | None) -> Loaded:
 
 
 def _card(window: int) -> dict[str, Any]:
-    return {
-        "context": window,
-        "anchor": window // 2,
-        "window": {"kind": "dynamic", "max_tokens": _ROWS},
-        "encoder": {
-            "kind": "bpe",
-            "vocab": {
-                "pad_id": SPECIAL["[PAD]"],
-                "unk_id": SPECIAL["[UNK]"],
-                "mask_id": SPECIAL["[MASK]"],
-                "n": "token",
-                "prefix": [SPECIAL["[CLS]"]],
-                "suffix": [SPECIAL["[SEP]"]],
-            },
-        },
-        "strand": "both",
-        # LLR has no number where the two alleles are cut into tokens differently.
-        "scores": ["PLLR", "EMB_COS"],
-        "provenance": {
-            "training_data": "Genomes of 135 species, 32.49 billion bases, sequences without N",
-        },
-    }
-
-
-def _read_tokenizer(source: Source, size: int) -> tuple[str, int]:
-    """Read tokenizer.json without what cuts or pads; gives it and the bases of its longest token.
-
-    Raises:
-        InputError: It is not there, cannot be read, or has other ids than the model.
-    """
-    path = source.file("tokenizer.json")
-    if path is None:
-        raise InputError(
-            f"{source.name}: no tokenizer.json beside the weights; fetch it from their repository"
-        )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        kind, ids = values["model"]["type"], dict(values["model"]["vocab"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a tokenizer.json: {error!r}") from error
-    if kind != "BPE":
-        raise InputError(f"{path}: the tokenizer is {kind}, wanted BPE")
-    for word, wanted in SPECIAL.items():
-        if ids.get(word) != wanted:
-            raise InputError(f"{path}: the id of {word} is {ids.get(word)}, wanted {wanted}")
-    if max(ids.values()) + 1 != size:
-        raise InputError(
-            f"{path}: has {max(ids.values()) + 1} ids, the model has {size}; fetch the "
-            "tokenizer.json of the same checkpoint"
-        )
-    missing = [base for base in "ACGT" if base not in ids]
-    if missing:
-        raise InputError(f"{path}: has no token for {missing[0]}")
-    text = json.dumps({**values, "truncation": None, "padding": None}, ensure_ascii=False)
-    return text, max(len(word) for word in ids if not word.startswith("["))
+    data = "Genomes of 135 species, 32.49 billion bases, sequences without N"
+    return {**byte_pair_card(window, _ROWS), "provenance": {"training_data": data}}
 
 
 OFFICIAL = Official(
@@ -334,7 +279,7 @@ OFFICIAL = Official(
     tag="DNABERT2",
     tokenizer="byte pairs, 4096 tokens",
     code_licence="Apache-2.0",
-    weights_licence="see LICENSE in their repository",
+    weights_licence="Apache-2.0 (not verified; see LICENSE in their repository)",
     releases=(
         Release(
             "dnabert-2",

@@ -78,8 +78,8 @@ class EvoConfig(BaseModel):
     state: int = Field(default=8, gt=0)
     taps: int = Field(default=3, gt=0)
     base: float = Field(default=10000.0, gt=0)
-    scale: float = Field(default=1.0, gt=0)
-    eps: float = Field(default=1e-6, gt=0)
+    scale: float = Field(default=1.0, ge=1)
+    eps: float = Field(default=1e-6, gt=0, lt=1)
     tied: bool = True
 
     @model_validator(mode="after")

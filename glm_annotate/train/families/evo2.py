@@ -46,7 +46,7 @@ from glm_annotate.train.families.striped_hyena import (
     shape_of,
     sizes_of,
 )
-from glm_annotate.train.official import build_config, parse_config, rename
+from glm_annotate.train.official import build_config, parse_config, rename, whole
 
 # From this many taps on the authors' code reads taps as a convolution and adds D.
 _MEDIUM = 128
@@ -87,8 +87,8 @@ class Evo2Config(BaseModel):
     state: int = Field(default=16, gt=0)
     taps: int = Field(default=3, gt=0)
     base: float = Field(default=10000.0, gt=0)
-    scale: float = Field(default=1.0, gt=0)
-    eps: float = Field(default=1e-6, gt=0)
+    scale: float = Field(default=1.0, ge=1)
+    eps: float = Field(default=1e-6, gt=0, lt=1)
     tied: bool = True
 
     @model_validator(mode="after")
@@ -233,7 +233,13 @@ def load(source: Source, context: int | None) -> Loaded:
     config = _settings(source, weights, sizes, facts)
     check_rotary(source, config.dim // config.heads, config.base)
     window = choose_window(source, context, facts.longest)
-    if source.config.get("column_split", True):
+    split = source.config.get("column_split", True)
+    if not isinstance(split, bool):
+        raise InputError(
+            f"{source.name}: config: column_split is {split!r}, wanted true or false; fetch config "
+            "and weights of one checkpoint"
+        )
+    if split:
         names = [f"blocks.{block}.inner_mha_cls.Wqkv.weight" for block in sizes["attention"]]
         weights |= {name: ungroup(weights[name], config.heads) for name in names}
     network = make(config)
@@ -266,21 +272,23 @@ def find_facts(source: Source, sizes: tuple[int, int, int]) -> _Facts:
     given, named = source.config, _named(source, sizes)
     if "num_attention_heads" in given:
         stretched = bool(given.get("use_interpolated_rotary_pos_emb"))
-        values = {
-            "heads": given["num_attention_heads"],
-            "base": given.get("rotary_emb_base"),
-            "scale": given.get("rotary_emb_scaling_factor", 1.0) if stretched else 1.0,
-            "longest": given.get("max_seqlen"),
+        scale = given.get("rotary_emb_scaling_factor", 1.0) if stretched else 1.0
+        values: dict[str, Any] = {
+            "rotary_emb_base": given.get("rotary_emb_base"),
+            "rotary_emb_scaling_factor": scale,
         }
         bad = [key for key, value in values.items() if not isinstance(value, int | float)]
         if bad:
-            raise InputError(f"{source.name}: config: no number for {bad[0]}; fetch it again")
+            raise InputError(
+                f"{source.name}: config: {bad[0]} is {values[bad[0]]!r}, wanted a number; fetch "
+                "config and weights of one checkpoint"
+            )
         trained = [named.longest] if named else []
         return _Facts(
-            int(values["heads"]),
-            float(values["base"]),
-            float(values["scale"]),
-            min([int(values["longest"]), *trained]),
+            whole(source, "num_attention_heads"),
+            float(values["rotary_emb_base"]),
+            float(values["rotary_emb_scaling_factor"]),
+            min([whole(source, "max_seqlen"), *trained]),
         )
     same = {facts for known, facts in _KNOWN.values() if known == sizes}
     found = named or (same.pop() if len(same) == 1 else None)

@@ -22,6 +22,8 @@ class Network(nn.Module):
             None for any number.
         channels: Channels of the second input (B, T, channels), float32; 0: there is none.
         has_attention: Whether `attend` gives maps.
+        equivariant: Whether both strands are read alike; the second half of the embedding then
+            belongs to the reverse complement, its channels reversed.
     """
 
     dim: int
@@ -29,6 +31,7 @@ class Network(nn.Module):
     max_rows: int | None = None
     channels: int = 0
     has_attention: bool = False
+    equivariant: bool = False
 
     def embed(self, rows: Tensor) -> Tensor:
         """Return the last layer after the final norm, shape (B, T, dim), for ids (B, T)."""

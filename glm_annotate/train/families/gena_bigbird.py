@@ -22,7 +22,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from glm_annotate.errors import InputError
-from glm_annotate.train.families.dnabert import is_tied, settings, start
+from glm_annotate.train.families.bert import (
+    SETTINGS,
+    check_biases,
+    is_tied,
+    read_tokenizer,
+    settings,
+    start,
+)
 from glm_annotate.train.families.family import (
     Family,
     Loaded,
@@ -36,17 +43,14 @@ from glm_annotate.train.families.gena_official import (
     CITATION,
     FIXED,
     KEYS,
-    SETTINGS,
     activation_of,
     bases_of,
     card_of,
-    check_biases,
-    read_tokenizer,
     release,
     window_of,
 )
 from glm_annotate.train.layers import Embeddings, MaskedHead, PostNormLayer
-from glm_annotate.train.official import build_config, fill, parse_config
+from glm_annotate.train.official import build_config, fill, parse_config, whole
 
 _HIDDEN = torch.finfo(torch.float32).min
 _FIXED = {
@@ -85,7 +89,7 @@ class BigBirdConfig(BaseModel):
     random: int = Field(default=3, ge=0)
     activation: Literal["none", "tanh"] = "tanh"
     types: int = Field(default=2, gt=0)
-    eps: float = Field(default=1e-12, gt=0)
+    eps: float = Field(default=1e-12, gt=0, lt=1)
     tied: bool = True
 
     @model_validator(mode="after")
@@ -199,9 +203,9 @@ def load(source: Source, context: int | None) -> Loaded:
             window is longer than what the authors trained on.
     """
     values = {**settings(source, {**SETTINGS, "positions": "max_position_embeddings"}, _FIXED)}
-    values |= {"activation": activation_of(source), "tied": is_tied(source.weights)}
-    config = parse_config(BigBirdConfig, source, {**values, **_blocks(source)})
-    tokenizer = read_tokenizer(source, config.vocabulary)
+    values |= {"activation": activation_of(source, "gelu_new"), "tied": is_tied(source.weights)}
+    config = parse_config(BigBirdConfig, source, {**values, **_blocks(source)}, SETTINGS)
+    tokenizer, _ = read_tokenizer(source, config.vocabulary)
     check_biases(source)
     window = window_of(source, context, config.positions)
     network = BigBird(config)
@@ -220,12 +224,11 @@ def _blocks(source: Source) -> dict[str, object]:
         return {"block": 0, "random": 0}
     if kind != "block_sparse":
         raise InputError(
-            f"{source.name}: config: attention_type is {kind!r}, allowed are 'block_sparse' and "
-            "'original_full'"
+            f"{source.name}: config: attention_type is {kind!r}, wanted block_sparse or "
+            "original_full; fetch config and weights of one checkpoint"
         )
-    names = {"block": "block_size", "random": "num_random_blocks"}
-    values = {ours: source.config[key] for ours, key in names.items() if key in source.config}
-    return {**values, "block": values.get("block") or 64}
+    random = source.config.get("num_random_blocks", 3)
+    return {"block": whole(source, "block_size", 64), "random": random}
 
 
 def _card(source: Source, config: BigBirdConfig, window: int) -> dict[str, Any]:
@@ -256,7 +259,7 @@ FAMILY = Family(
             tag="GENA",
             tokenizer="byte pairs, 32,000 tokens; [CLS] before, [SEP] after",
             code_licence="MIT",
-            weights_licence="see the model card",
+            weights_licence="not stated; code MIT",
             releases=(release("bigbird-base-t2t", 4096),),
         ),
     ),

@@ -14,6 +14,7 @@ dimensions, DeepSpeed leaves the keys untransposed; here it is computed as any o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -22,7 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glm_annotate.errors import InputError
-from glm_annotate.train.families.dnabert import is_tied, settings, start
+from glm_annotate.train.families.bert import (
+    SETTINGS,
+    check_biases,
+    is_tied,
+    read_tokenizer,
+    settings,
+    start,
+)
 from glm_annotate.train.families.family import (
     Family,
     Loaded,
@@ -36,16 +44,13 @@ from glm_annotate.train.families.gena_official import (
     CITATION,
     FIXED,
     KEYS,
-    SETTINGS,
     activation_of,
     card_of,
-    check_biases,
-    read_tokenizer,
     release,
     window_of,
 )
 from glm_annotate.train.layers import Embeddings, MaskedHead, SelfAttention
-from glm_annotate.train.official import build_config, fill, parse_config
+from glm_annotate.train.official import build_config, check_whole, fill, parse_config, whole
 
 # What DeepSpeed's BigBird layout has, in blocks, for networks that are trained here.
 _GLOBAL, _SLIDING, _RANDOM = 2, 3, 3
@@ -85,7 +90,7 @@ class GenaConfig(BaseModel):
     last_norm: bool = True
     activation: Literal["none", "tanh"] = "none"
     types: int = Field(default=2, gt=0)
-    eps: float = Field(default=1e-12, gt=0)
+    eps: float = Field(default=1e-12, gt=0, lt=1)
     tied: bool = True
 
     @model_validator(mode="after")
@@ -284,11 +289,11 @@ def load(source: Source, context: int | None) -> Loaded:
     """
     values = {**settings(source, SETTINGS, FIXED), **_shape(source)}
     values |= {"activation": activation_of(source), "tied": is_tied(source.weights)}
-    config = parse_config(GenaConfig, source, values)
-    tokenizer = read_tokenizer(source, config.vocabulary)
+    config = parse_config(GenaConfig, source, values, SETTINGS)
+    tokenizer, _ = read_tokenizer(source, config.vocabulary)
     check_biases(source)
     _check_frequencies(source, config)
-    tokens = config.most or _most_tokens(source)
+    tokens = config.most or whole(source, "max_position_embeddings")
     window = window_of(source, context, tokens)
     network = GenaLm(config)
     fill(network, source, KEYS)
@@ -304,36 +309,30 @@ def _shape(source: Source) -> dict[str, object]:
     found = source.config
     if not found.get("pre_layer_norm"):
         raise InputError(
-            f"{source.name}: config: pre_layer_norm is {found.get('pre_layer_norm')!r}, but the "
-            "weights have norms before the layers; fetch the config.json of the same checkpoint"
+            f"{source.name}: config: pre_layer_norm is {found.get('pre_layer_norm')!r}, wanted "
+            "True by the keys of the norms; fetch config and weights of one checkpoint"
         )
     # A config that does not say has the last norm.
     values: dict[str, object] = {"last_norm": found.get("last_layer_norm", True)}
-    kind, most = found.get("position_embedding_type", "absolute"), _most_tokens(source)
+    kind = found.get("position_embedding_type", "absolute")
+    most = whole(source, "max_position_embeddings")
     if kind == "absolute":
         values["positions"] = most
     elif kind == "rotary":
-        heads = found.get("num_attention_heads") or 1
-        values["rotary"] = found.get("rotary_dim", found.get("hidden_size", 0) // heads)
+        width = whole(source, "hidden_size") // whole(source, "num_attention_heads")
+        values["rotary"] = found.get("rotary_dim", width)
         values["base"] = found.get("rotary_base") or 10000.0
     else:
         raise InputError(
-            f"{source.name}: config: position_embedding_type is {kind!r}, allowed are 'absolute' "
-            "and 'rotary'"
+            f"{source.name}: config: position_embedding_type is {kind!r}, wanted absolute or "
+            "rotary; fetch config and weights of one checkpoint"
         )
     if found.get("sparse_config_cls"):
-        block = (found.get("sparse_attention") or {}).get("block")
-        if not isinstance(block, int) or block < 1:
-            raise InputError(f"{source.name}: config: sparse_attention.block is {block!r}")
+        sparse = found.get("sparse_attention")
+        block = sparse.get("block") if isinstance(sparse, Mapping) else None
+        block = check_whole(source, "sparse_attention.block", block)
         values |= {"block": block, "blocks": most // block}
     return values
-
-
-def _most_tokens(source: Source) -> int:
-    most = source.config.get("max_position_embeddings")
-    if not isinstance(most, int) or most < 1:
-        raise InputError(f"{source.name}: config: max_position_embeddings is {most!r}")
-    return most
 
 
 def _check_frequencies(source: Source, config: GenaConfig) -> None:
@@ -347,7 +346,7 @@ def _check_frequencies(source: Source, config: GenaConfig) -> None:
         if not same or not torch.allclose(stored.float(), wanted, rtol=1e-2, atol=1e-6):
             raise InputError(
                 f"{source.name}: {name} is not of base {config.base:g} and {config.rotary} "
-                "dimensions; fetch the config.json of the same checkpoint"
+                "dimensions; fetch config and weights of one checkpoint"
             )
 
 
@@ -368,7 +367,7 @@ FAMILY = Family(
             tag="GENA",
             tokenizer=_TOKENIZER,
             code_licence="MIT",
-            weights_licence="see the model card",
+            weights_licence="not stated; code MIT",
             releases=(
                 release("bert-base", 512),
                 release("bert-base-t2t", 512),
@@ -384,7 +383,7 @@ FAMILY = Family(
             tag="GENA",
             tokenizer=_TOKENIZER,
             code_licence="MIT",
-            weights_licence="see the model card",
+            weights_licence="not stated; code MIT",
             releases=(
                 release("bigbird-base-sparse", 4096),
                 release("bigbird-base-sparse-t2t", 4096),

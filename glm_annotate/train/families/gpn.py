@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glm_annotate.errors import InputError
 from glm_annotate.train.families.family import Family, Network, Values
+from glm_annotate.train.official import build_config
 
 
 class GpnConfig(BaseModel):
@@ -121,13 +121,7 @@ def build(values: Values) -> Gpn:
     Raises:
         InputError: A key or value of `[model]` is not allowed.
     """
-    try:
-        return Gpn(GpnConfig.model_validate(dict(values)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        known = ", ".join(sorted(GpnConfig.model_fields))
-        raise InputError(f"model.{place}: {first['msg']}; known here: {known}") from error
+    return Gpn(build_config(GpnConfig, values))
 
 
 def is_trunk(name: str, weight: Tensor) -> bool:

@@ -28,7 +28,7 @@ from glm_annotate.train.families.family import (
     Values,
     is_matrix_of,
 )
-from glm_annotate.train.families.gpn_songlab import limits_of, whole
+from glm_annotate.train.families.gpn_songlab import check_allowed, limits_of
 from glm_annotate.train.families.gpn_songlab_blocks import one_hot
 from glm_annotate.train.layers import (
     MaskedHead,
@@ -39,7 +39,7 @@ from glm_annotate.train.layers import (
     rotary_table,
     split_heads,
 )
-from glm_annotate.train.official import Keys, build_config, fill, parse_config
+from glm_annotate.train.official import Keys, build_config, fill, parse_config, whole
 
 # Bases of a window in training, and in the authors' scores.
 WINDOW = 128
@@ -74,7 +74,7 @@ class GpnMsaConfig(BaseModel):
     heads: int = Field(gt=0)
     hidden: int = Field(gt=0)
     positions: int = Field(default=1536, gt=0)
-    eps: float = Field(default=1e-12, gt=0)
+    eps: float = Field(default=1e-12, gt=0, lt=1)
 
     @model_validator(mode="after")
     def _check(self) -> GpnMsaConfig:
@@ -217,8 +217,8 @@ def load(source: Source, context: int | None) -> Loaded:
     network = GpnMsa(config)
     if context is not None and context > (network.max_rows or context):
         raise InputError(
-            f"{source.name}: --context {context}: the table of positions ends at "
-            f"{network.max_rows}; give that or less"
+            f"{source.name}: --context {context}: allowed are 1 to {network.max_rows} bases, where "
+            "its table of positions ends"
         )
     fill(network, _with_bias(source), KEYS)
     return Loaded(network, _card(source, config.species, context))
@@ -239,24 +239,17 @@ def official_config(source: Source) -> GpnMsaConfig:
         InputError: There is none, or it contradicts the architecture.
     """
     values = source.config
-    if not values:
-        raise InputError(
-            f"{source.name}: no config.json beside the weights, which alone tells the heads"
-        )
-    for key, allowed in _ALLOWED.items():
-        if key in values and values[key] not in allowed:
-            raise InputError(
-                f"{source.name}: config: {key} is {values[key]}, known is {allowed[0]}"
-            )
+    check_allowed(source, _ALLOWED)
     features, dim = whole(source, "n_aux_features", 0), whole(source, "hidden_size", 768)
     if features % CODES:
         raise InputError(
-            f"{source.name}: config: n_aux_features is {features}, wanted {CODES} for each species"
+            f"{source.name}: config: n_aux_features is {features}, wanted {CODES} for each "
+            "species; fetch config and weights of one checkpoint"
         )
     if values.get("embedding_size") not in (None, dim):
         raise InputError(
-            f"{source.name}: config: embedding_size is {values['embedding_size']}, known is "
-            f"hidden_size, {dim}"
+            f"{source.name}: config: embedding_size is {values['embedding_size']}, wanted {dim} as "
+            "hidden_size; fetch config and weights of one checkpoint"
         )
     made = {
         "species": features // CODES,
@@ -279,9 +272,13 @@ def species_names(source: Source, species: int) -> list[str]:
     names = source.config.get("species")
     if names is None:
         return [f"species_{i + 1}" for i in range(species)]
-    good = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not good or len(names) != species or len(set(names)) != species:
-        raise InputError(f"{source.name}: config: species must list {species} different names")
+    listed = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not listed or len(names) != species or len(set(names)) != species:
+        found = len(set(names)) if listed else repr(names)
+        raise InputError(
+            f"{source.name}: config: species has {found} different names, wanted {species}; fetch "
+            "config and weights of one checkpoint"
+        )
     return list(names)
 
 
@@ -338,7 +335,7 @@ FAMILY = Family(
             tag="GPNMSA",
             tokenizer="single bases, and a letter of each other species",
             code_licence="MIT",
-            weights_licence="MIT (not verified)",
+            weights_licence="MIT",
             releases=(
                 Release(
                     "gpn-msa-sapiens",

@@ -24,7 +24,7 @@ from glm_annotate.train.families.family import (
     is_matrix_of,
 )
 from glm_annotate.train.families.gpn_songlab_blocks import GpnSonglab, GpnSonglabConfig, Layout
-from glm_annotate.train.official import Keys, build_config, fill, parse_config
+from glm_annotate.train.official import Keys, build_config, fill, parse_config, whole
 
 # Bases of a window in training, and in the authors' scores.
 WINDOW = 512
@@ -133,11 +133,16 @@ def check_tokens(source: Source, tokens: Mapping[str, int]) -> None:
         try:
             found = read(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: cannot be read as a vocabulary: {error}") from error
+            raise InputError(
+                f"{path}: cannot be read ({error!r}); fetch the {path.name} of the same checkpoint"
+            ) from error
         if found != dict(tokens):
             wanted = ", ".join(f"{token} {i}" for token, i in tokens.items())
             shown = ", ".join(f"{token} {i}" for token, i in sorted(found.items())[:8])
-            raise InputError(f"{path}: holds {shown or 'no tokens'}; this system has {wanted}")
+            raise InputError(
+                f"{path}: holds {shown or 'no tokens'}, wanted {wanted}; fetch the {path.name} of "
+                "the same checkpoint"
+            )
 
 
 def _json_tokens(text: str) -> dict[str, int]:
@@ -154,16 +159,8 @@ def official_config(layout: Layout, source: Source) -> GpnSonglabConfig:
     Raises:
         InputError: There is none, or it contradicts the layout.
     """
-    values = source.config
-    if not values:
-        raise InputError(
-            f"{source.name}: no config.json beside the weights, which alone tells the dilations"
-        )
-    for key, allowed in _allowed(layout).items():
-        if key in values and values[key] not in allowed:
-            known = " or ".join(map(str, allowed))
-            raise InputError(f"{source.name}: config: {key} is {values[key]}, known is {known}")
-    legacy = layout == "legacy"
+    values, legacy = source.config, layout == "legacy"
+    check_allowed(source, _allowed(layout))
     dim = whole(source, "hidden_size", 512)
     layers = whole(source, "n_layers" if legacy else "num_hidden_layers", 25)
     made: dict[str, object] = {
@@ -191,6 +188,24 @@ def official_config(layout: Layout, source: Source) -> GpnSonglabConfig:
     return parse_config(GpnSonglabConfig, source, made)
 
 
+def check_allowed(source: Source, allowed: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuse a config that has something else than one of the allowed values under a key.
+
+    Raises:
+        InputError: So it is, or there is no config.
+    """
+    if not source.config:
+        raise InputError(
+            f"{source.name}: no config.json beside the weights; fetch it from their repository"
+        )
+    for key, known in allowed.items():
+        if key in source.config and source.config[key] not in known:
+            raise InputError(
+                f"{source.name}: config: {key} is {source.config[key]!r}, wanted "
+                f"{' or '.join(map(str, known))}; fetch config and weights of one checkpoint"
+            )
+
+
 def _allowed(layout: Layout) -> dict[str, tuple[Any, ...]]:
     """List what the config must not contradict."""
     common = {"vocab_size": (len(TOKENS),), "n_aux_features": (0, None)}
@@ -199,24 +214,14 @@ def _allowed(layout: Layout) -> dict[str, tuple[Any, ...]]:
     return common | {"encoder": (layout,), "embedding": ("one_hot", "embedding")}
 
 
-def whole(source: Source, key: str, default: int) -> int:
-    """Read a positive whole number of the config.
-
-    Raises:
-        InputError: It is something else.
-    """
-    value = source.config.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{source.name}: config: {key} is {value!r}, wanted a number from 1 on")
-    return value
-
-
 def dilations(source: Source, layers: int, *, cycle: int, most: int) -> list[int]:
     """Work out the dilation of each layer: min(max, base^((i mod cycle) div double_every))."""
     cycle = whole(source, "dilation_cycle", cycle)
     most = whole(source, "dilation_max", most)
     base, every = whole(source, "dilation_base", 2), whole(source, "dilation_double_every", 1)
-    return [min(most, base ** (i % cycle // every)) for i in range(layers)]
+    # From `most.bit_length()` on, no power of 2 and more is below `most`.
+    steps = [min(i % cycle // every, most.bit_length()) for i in range(layers)]
+    return [min(most, base**step) for step in steps]
 
 
 _PNAS = "Benegas, Batra and Song, PNAS 120 (2023) e2311219120"
@@ -266,7 +271,7 @@ def _official(layout: Layout, variant: str, *releases: Release) -> Official:
         tag="GPN",
         tokenizer="single bases",
         code_licence="MIT",
-        weights_licence="MIT (not verified)",
+        weights_licence="MIT",
         releases=releases,
     )
 

@@ -288,7 +288,8 @@ def load(source: Source, context: int | None) -> Loaded:
     window = context or min(config.max_rows - 2, _CONTEXT)
     if window > config.max_rows:
         raise InputError(
-            f"{source.name}: --context {window}: its filters end at {config.max_rows} bases"
+            f"{source.name}: --context {window}: allowed are 1 to {config.max_rows} bases, where "
+            "its filters end"
         )
     network = HyenaDna(config)
     _share_frequencies(source, weights, config)
@@ -329,8 +330,8 @@ def _compare(source: Source, config: HyenaDnaConfig) -> None:
     for key, value in wanted.items():
         if stated.get(key) not in (None, value):
             raise InputError(
-                f"{source.name}: config: {key} is {stated[key]}, the weights and the architecture "
-                f"say {value}; fetch config and weights of one checkpoint"
+                f"{source.name}: config: {key} is {stated[key]!r}, wanted {value!r} by weights and "
+                "architecture; fetch config and weights of one checkpoint"
             )
 
 
@@ -341,7 +342,7 @@ def _share_frequencies(source: Source, weights: dict[str, Tensor], config: Hyena
         names = [f"{place}{1 + 2 * part}.freq" for part in range(config.filter_layers + 1)]
         found = [weights[name] for name in names if name in weights]
         if any(not torch.equal(other, found[0]) for other in found[1:]):
-            raise InputError(f"{source.name}: {place}*.freq differ, but all sines share one")
+            raise InputError(f"{source.name}: {place}*.freq differ; fetch the checkpoint again")
         weights.update(dict.fromkeys(names, found[0]) if found else {})
 
 

@@ -30,7 +30,14 @@ from glm_annotate.train.families.family import (
     is_matrix_of,
 )
 from glm_annotate.train.layers import SelfAttention, rotary_table
-from glm_annotate.train.official import Keys, build_config, fill, parse_config
+from glm_annotate.train.official import (
+    Keys,
+    build_config,
+    check_vocabulary,
+    fill,
+    parse_config,
+    whole,
+)
 
 ORDER = "ATCG"
 # Ids before the k-mers: four, and two more in v2. Behind them come the single letters.
@@ -69,7 +76,7 @@ class NucleotideTransformerConfig(BaseModel):
     positions: int = Field(default=0, ge=0)
     token_dropout: bool = False
     mask_id: int = Field(default=MASK, ge=0)
-    eps: float = Field(default=1e-12, gt=0)
+    eps: float = Field(default=1e-12, gt=0, lt=1)
     base: float = Field(default=10000.0, gt=0)
 
     @model_validator(mode="after")
@@ -206,6 +213,7 @@ _IGNORED = (r"embeddings\.position_ids", r"contact_head\.regression\.(weight|bia
 # What files of v2 hold and nothing reads.
 _UNUSED = (r"embeddings\.position_embeddings\.weight", r"(.*\.)?rotary_embeddings\.inv_freq")
 _TIES = ((r"lm_head\.decoder\.weight", "embeddings.word_embeddings.weight"),)
+_POSITIONS = "max_position_embeddings"
 _NEEDED = {
     "vocabulary": "vocab_size",
     "dim": "hidden_size",
@@ -213,7 +221,7 @@ _NEEDED = {
     "heads": "num_attention_heads",
     "hidden": "intermediate_size",
     "eps": "layer_norm_eps",
-    "positions": "max_position_embeddings",
+    "positions": _POSITIONS,
 }
 # What v1's and v2's configs say where they say something.
 _FIXED: dict[str, tuple[Any, Any]] = {
@@ -261,10 +269,11 @@ def _load(source: Source, context: int | None, *, gated: bool) -> Loaded:
     if k is None or _is_gated(source) is not gated:
         raise InputError(
             f"{source.name}: vocabulary and feed-forward are not both of v{1 + gated}; v2 is "
-            "saved so by transformers' EsmModel, which makes up weights: fetch the official file"
+            "saved so by transformers' EsmModel, which makes up weights; fetch the official file"
         )
     config, rows = _read_config(source, gated=gated)
-    _check_vocabulary(source, tokens(k, gated=gated))
+    # v1's list may name two ids more, which its network does not have.
+    check_vocabulary(source, tokens(k, gated=gated), () if gated else EXTRA)
     kmers = _count_kmers(source, context, k, rows - 1)
     if gated:
         _check_unused(source, config, rows)
@@ -280,6 +289,8 @@ def _load(source: Source, context: int | None, *, gated: bool) -> Loaded:
         "pllr_max": _PLLR_MAX,
         "provenance": _provenance(source),
     }
+    if network.max_rows is not None:  # every base before an N is a row, and the table ends
+        card["window"] = {"kind": "dynamic", "max_tokens": network.max_rows}
     return Loaded(network, card)
 
 
@@ -289,40 +300,24 @@ def _read_config(source: Source, *, gated: bool) -> tuple[NucleotideTransformerC
     absent = [key for key in _NEEDED.values() if found.get(key) is None]
     if absent:
         raise InputError(
-            f"{source.name}: config.json has no {', '.join(absent)}; put the checkpoint's own "
-            "config.json beside the weights"
+            f"{source.name}: no config.json with {', '.join(absent)} beside the weights; fetch it "
+            "from their repository"
         )
     for key, wanted in _FIXED.items():
         if found.get(key) not in (None, wanted[gated]):
             raise InputError(
-                f"{source.name}: config.json: {key}: found {found[key]!r}, v{1 + gated} has "
-                f"{wanted[gated]!r}; fetch the config.json of the same checkpoint"
+                f"{source.name}: config: {key} is {found[key]!r}, wanted {wanted[gated]!r} for "
+                f"v{1 + gated}; fetch config and weights of one checkpoint"
             )
     values = {ours: found[theirs] for ours, theirs in _NEEDED.items()}
-    values |= {"gated": gated, "token_dropout": bool(found.get("token_dropout"))}
-    values["base"] = found.get("rope_theta") or 10000.0
+    values |= {"gated": gated, "token_dropout": found.get("token_dropout") or False}
+    values |= {"base": found.get("rope_theta") or 10000.0, "positions": whole(source, _POSITIONS)}
     # Read as learned positions first: their number is checked even where none are learned.
-    config = parse_config(NucleotideTransformerConfig, source, values)
+    config = parse_config(NucleotideTransformerConfig, source, values, _NEEDED)
     rows = config.positions - _FIRST_POSITION
     if gated:
         config = parse_config(NucleotideTransformerConfig, source, values | {"positions": 0})
     return config, rows
-
-
-def _check_vocabulary(source: Source, wanted: list[str]) -> None:
-    """Compare vocab.txt, where there is one, with the ids that the encoder computes."""
-    path = source.file("vocab.txt")
-    if path is None:
-        return
-    found = [line.strip() for line in path.read_text(errors="replace").splitlines()]
-    if found[len(wanted) :] == list(EXTRA) and EXTRA[0] not in wanted:
-        wanted = [*wanted, *EXTRA]  # v1's list may name two ids that its network does not have
-    for line, (there, token) in enumerate(itertools.zip_longest(found, wanted), start=1):
-        if there != token:
-            raise InputError(
-                f"{path}: line {line}: found {there}, wanted {token}; fetch the vocab.txt of the "
-                "same checkpoint, or remove it"
-            )
 
 
 def _count_kmers(source: Source, context: int | None, k: int, most: int) -> int:
@@ -331,7 +326,7 @@ def _count_kmers(source: Source, context: int | None, k: int, most: int) -> int:
     kmers = min(max((context + k // 2) // k, 1), most)
     if kmers * k != context:
         raise InputError(
-            f"{source.name}: context: found {context}, wanted a multiple of {k} bases up to "
+            f"{source.name}: --context {context}: allowed are multiples of {k} bases up to "
             f"{most * k}; the nearest is {kmers * k}"
         )
     return kmers
@@ -347,8 +342,8 @@ def _check_unused(source: Source, config: NucleotideTransformerConfig, rows: int
         wanted = next((x for ending, x in shapes.items() if name.endswith(ending)), None)
         if wanted not in (None, tuple(stored.shape)):
             raise InputError(
-                f"{source.name}: {name}: found {tuple(stored.shape)}, the config says {wanted}; "
-                "fetch the config.json of the same checkpoint"
+                f"{source.name}: {name}: found {tuple(stored.shape)}, wanted {wanted} by the "
+                "config; fetch config and weights of one checkpoint"
             )
 
 
@@ -370,8 +365,10 @@ def _provenance(source: Source) -> dict[str, str]:
 _OWNER = "InstaDeepAI/nucleotide-transformer-"
 _TRAINED_ON = {"500m-human-ref": "the human reference genome"}
 _TRAINED_ON |= dict.fromkeys(("500m-1000g", "2.5b-1000g"), "3,202 human genomes")
-_SIZES = ("2.5b", "v2-50m", "v2-100m", "v2-250m", "v2-500m", "v2-50m-3mer")
-_TRAINED_ON |= {f"{size}-multi-species": "850 genomes of many species" for size in _SIZES}
+_TRAINED_ON |= {
+    f"{size}-multi-species": "850 genomes of many species"
+    for size in ("2.5b", "v2-50m", "v2-100m", "v2-250m", "v2-500m", "v2-50m-3mer")
+}
 
 FAMILY = Family(
     name="nucleotide_transformer",

@@ -277,8 +277,8 @@ def refuse_contradictions(source: Source, wanted: Mapping[str, object]) -> None:
     for key, value in wanted.items():
         if source.config.get(key) not in (None, value):
             raise InputError(
-                f"{source.name}: config: {key} is {source.config[key]}, the weights and the "
-                f"architecture say {value}; fetch config and weights of one checkpoint"
+                f"{source.name}: config: {key} is {source.config[key]!r}, wanted {value!r} by "
+                "weights and architecture; fetch config and weights of one checkpoint"
             )
 
 
@@ -313,7 +313,8 @@ def choose_window(source: Source, context: int | None, longest: int) -> int:
     """
     if context is not None and context > longest:
         raise InputError(
-            f"{source.name}: --context {context}: it was trained on windows of {longest} bases"
+            f"{source.name}: --context {context}: allowed are 1 to {longest} bases, which it was "
+            "trained on"
         )
     return context or min(longest, _CONTEXT)
 
