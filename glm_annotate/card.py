@@ -165,7 +165,7 @@ class ModelCard(_Strict):
     pllr_max: int = Field(default=64, ge=1)
     dense: int = Field(default=0, ge=0)
     precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
-    atol: float = Field(default=1e-4, gt=0)
+    atol: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
     provenance: Provenance = Field(default_factory=Provenance)
     sha256: dict[str, Sha256] = Field(default_factory=dict)
 

@@ -113,9 +113,12 @@ class Tokens:
 
     def pieces(self, bases):
         found = self.tokenizer.encode(bases, add_special_tokens=False)
-        return [
-            Row(x, a, b, bases[a:b]) for x, (a, b) in zip(found.ids, found.offsets, strict=True)
-        ]
+        rows, start = [], 0
+        for x, (_, end) in zip(found.ids, found.offsets, strict=True):
+            # A normaliser that folds a run of N tells of its last base alone.
+            rows.append(Row(x, start, end, bases[start:end]))
+            start = end
+        return rows
 
     def ids_by_base(self, width, offset):
         if self.spec.kind == "one_hot":
