@@ -171,7 +171,7 @@ def measure(name: str, folder: Path) -> dict[str, Any]:
         "export": exported,
         "bytes": sum(file.stat().st_size for file in folder.iterdir()),
         "run": time.perf_counter() - began,
-        "difference": graph.compare(found, wanted, batch).worst,
+        "difference": graph.compare(found, wanted).worst,
         # Kilobytes on Linux.
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }

@@ -158,7 +158,7 @@ def _write_graph(
         (stored,) = graph.run_graph(path, [probe], attention=maps)
     else:
         stored = graph.run_torch(network, probe, attention=maps)
-    rounding = graph.compare(stored, exact, probe)
+    rounding = graph.compare(stored, exact)
     shape = 1, min(_SELFTEST_LENGTH, full)
     tested = graph.random_batch(network, card.encoder, shape, seed=11, masked=0.0)
     if windows:
@@ -230,7 +230,7 @@ def _check_parity(
     ]
     found = graph.run_graph(path, batches, attention=attention)
     parity = tuple(
-        graph.compare(outputs, graph.run_torch(network, batch, attention=attention), batch)
+        graph.compare(outputs, graph.run_torch(network, batch, attention=attention))
         for outputs, batch in zip(found, batches, strict=True)
     )
     for case in parity:

@@ -60,7 +60,7 @@ class Parity:
 
     Attributes:
         batch: Windows.
-        length: Rows of each.
+        length: Rows of each, or bins of a predictor.
         deviation: Largest absolute difference, by output.
         largest: Largest absolute value that torch gave, by output.
     """
@@ -147,8 +147,8 @@ def run_graph(path: Path, batches: Sequence[Batch], *, attention: bool = False) 
     return [dict(zip(names, found, strict=True)) for found in outputs]
 
 
-def compare(found: Values, wanted: Values, batch: Batch) -> Parity:
-    """Measure outputs against those that torch gave for the same batch.
+def compare(found: Values, wanted: Values) -> Parity:
+    """Measure outputs against those that torch gave for the same rows.
 
     Raises:
         BundleError: The shapes differ.
@@ -158,7 +158,7 @@ def compare(found: Values, wanted: Values, batch: Batch) -> Parity:
             raise BundleError(
                 f"{name} has the shape {found[name].shape}, torch's has {wanted[name].shape}"
             )
-    windows, length = parts_of(batch)[0].shape
+    windows, length = next(iter(wanted.values())).shape[:2]
     deviation = {k: float(np.abs(found[k] - wanted[k]).max()) for k in wanted}
     largest = {k: float(np.abs(wanted[k]).max()) for k in wanted}
     return Parity(windows, length, deviation, largest)
