@@ -21,6 +21,7 @@ from glm_annotate.bundle import CARD, GRAPH, SELFTEST, TOKENIZER, write_bundle
 from glm_annotate.card import ModelCard
 from glm_annotate.encoding import make_encoder, mask_rows
 from glm_annotate.errors import InputError
+from glm_annotate.testing import check_bundle
 from glm_annotate.train import graph
 from glm_annotate.train.card_source import CardSource, card_values, context_of, read_card
 from glm_annotate.train.families.family import Network
@@ -120,6 +121,7 @@ def _write(
             (scratch / TOKENIZER).write_text(subject.tokenizer, encoding="utf-8")
         measured = _write_graph(scratch, subject, values, wanted)
         written = write_bundle(scratch, measured.card)
+        check_bundle(scratch)
         size = sum(path.stat().st_size for path in scratch.glob(f"{GRAPH}*"))
         _move(scratch, target)
     finally:
