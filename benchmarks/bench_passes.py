@@ -20,7 +20,8 @@ from glm_annotate.card import ModelCard
 from glm_annotate.encoding import Rows
 from glm_annotate.errors import UsageError
 from glm_annotate.genome import Genome
-from glm_annotate.job import Job, open_models, run_job
+from glm_annotate.job import Job, run_job
+from glm_annotate.opening import open_models
 from glm_annotate.records import open_input
 from glm_annotate.runtime import OrtRunner, Settings
 

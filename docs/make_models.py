@@ -18,6 +18,7 @@ SCORES = {
     "masked": "LLR, PLLR, WTLLR, ENT, EMB_*",
     "causal": "LLR, ENT, EMB_*",
 }
+LANGUAGE = frozenset(SCORES)
 HEAD = """\
 # Models
 
@@ -33,6 +34,15 @@ weights is part of this package; mind the licence of each.
 "Longest window" is what the authors trained on; the default window of an export may be shorter,
 `--context` changes it. For byte-pair tokens LLR has a number only where both alleles differ in one
 token, PLLR for indels too, up to the card's `pllr_max` rows.
+
+"""
+PREDICTORS_TEXT = """
+## Predictors of assays, contacts and splice sites
+
+Read in the same way, from checkpoints, Keras files (`.h5`) or packages (`glm-annotate models
+import`). The table of tracks comes from the `targets.txt` beside the weights where there is one;
+`--tracks-file`, `--track-regex`, `--assay` and `--biosample` cut a bundle to some of them. See
+[scores.md](scores.md) for what is scored.
 
 """
 PARITY_TEXT = """
@@ -76,6 +86,19 @@ def system(family: Family, official: Official) -> tuple[str, ...]:
     )
 
 
+def predictor(family: Family, official: Official) -> tuple[str, ...]:
+    longest = max((x.context for x in official.releases), default=0)
+    return (
+        family.title,
+        official.variant,
+        bases(longest) if longest else "",
+        family.objective,
+        official.code_licence,
+        official.weights_licence,
+        family.citation,
+    )
+
+
 def release(family: Family, entry: Release) -> tuple[str, ...]:
     options = f" {entry.options}" if entry.options else ""
     command = f"`glm-annotate export hf://{entry.repository} -o {entry.name}{options}`"
@@ -89,7 +112,12 @@ def page() -> str:
     systems = table(
         ("system", "variant", "longest window (bp)", "tokens", "objective", "scores",
          "licence of code", "licence of weights", "paper"),
-        [system(*entry) for entry in entries],
+        [system(*entry) for entry in entries if entry[0].objective in LANGUAGE],
+    )  # fmt: skip
+    predictors = table(
+        ("system", "variant", "longest window (bp)", "predicts", "licence of code",
+         "licence of weights", "paper"),
+        [predictor(*entry) for entry in entries if entry[0].objective not in LANGUAGE],
     )  # fmt: skip
     with PARITY.open(encoding="utf-8", newline="") as file:
         head, *rows = csv.reader(file, delimiter="\t")
@@ -98,7 +126,16 @@ def page() -> str:
         ("system", "bundle", "trained on (bp)", "command", "note"),
         [release(family, x) for family, official in entries for x in official.releases],
     )
-    return HEAD + systems + PARITY_TEXT + parity + RELEASES_TEXT + releases
+    return (
+        HEAD
+        + systems
+        + PREDICTORS_TEXT
+        + predictors
+        + PARITY_TEXT
+        + parity
+        + RELEASES_TEXT
+        + releases
+    )
 
 
 if __name__ == "__main__":

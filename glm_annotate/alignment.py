@@ -62,6 +62,11 @@ class Alignment:
                 f"{', '.join(list(genome.contigs)[:3])}); name the alignment of this genome"
             )
 
+    @property
+    def label(self) -> str:
+        """Name the file, without its folder."""
+        return Path(self.path).name
+
     def holds(self, contig: str) -> bool:
         """Say whether a contig of the FASTA is aligned; one that is not is told of once.
 

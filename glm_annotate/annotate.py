@@ -21,18 +21,10 @@ import numpy as np
 
 from glm_annotate.chunks import Chunk
 from glm_annotate.genome import Genome, aliases
+from glm_annotate.model import Model as Model
+from glm_annotate.model import Result as Result
 from glm_annotate.plan import PassFailed
-from glm_annotate.tasks import Model as Model
-from glm_annotate.tasks import Result as Result
-from glm_annotate.tasks import (
-    Task,
-    ask,
-    blank_result,
-    foreseen_result,
-    make_task,
-    result_of,
-    single_task,
-)
+from glm_annotate.shares import Share, make_share
 from glm_annotate.variants import AlleleReader, Alleles, Skip, skip_code
 
 logger = logging.getLogger(__name__)
@@ -57,7 +49,7 @@ class Work:
 
     chunk: Chunk
     alleles: Alleles
-    tasks: list[Task]
+    tasks: list[Share]
     passes: dict[str, int] = field(default_factory=dict)
 
 
@@ -112,15 +104,15 @@ class Annotator:
     def prepare(self, work: Work) -> Work:
         """Cut and encode windows, and plan the passes."""
         for task in work.tasks:
-            ask(task, self.genome)
-            work.passes[task.model.tag] = task.plan.seal()
+            task.ask(self.genome)
+            work.passes[task.model.tag] = task.seal()
         return work
 
     def run(self, work: Work, session: int = 0) -> Work:
         """Make the forward passes on one of the models' sessions."""
         for task in work.tasks:
             try:
-                task.plan.execute(task.model.runners[session])
+                task.execute(task.model.runners[session])
             except PassFailed:
                 task.failed = True
         return work
@@ -128,14 +120,14 @@ class Annotator:
     def finish(self, work: Work) -> Scored:
         """Turn answers into scores."""
         results = {
-            task.model.tag: self._one_by_one(task) if task.failed else result_of(task)
+            task.model.tag: self._one_by_one(task) if task.failed else task.result()
             for task in work.tasks
         }
         return Scored(work.chunk, work.alleles, results)
 
     def foresee(self, work: Work) -> Scored:
         """Give what is known of a prepared chunk before its passes: skips and reasons."""
-        results = {task.model.tag: foreseen_result(task) for task in work.tasks}
+        results = {task.model.tag: task.foreseen() for task in work.tasks}
         return Scored(work.chunk, work.alleles, results)
 
     def trial(self, work: Work) -> dict[str, float]:
@@ -143,19 +135,19 @@ class Annotator:
         return {
             task.model.tag: sum(
                 count * task.model.runners[0].seconds_per_pass(rows, task.model.outputs)
-                for rows, count in task.plan.rows_counts().items()
+                for rows, count in task.rows_counts().items()
             )
             for task in work.tasks
         }
 
-    def _task(self, model: Model, alleles: Alleles) -> Task:
+    def _task(self, model: Model, alleles: Alleles) -> Share:
         card = model.bundle.card
         skip = alleles.skip.copy()
         if card.scope is not None and not model.ignore_scope:
             fits = np.array([self._in_scope(model, name) for name in alleles.contigs], dtype=bool)
             outside = (alleles.contig >= 0) & ~fits[alleles.contig]
             skip[(skip == 0) & outside] = skip_code(Skip.OUT_OF_SCOPE)
-        return make_task(model, alleles, skip)
+        return make_share(model, alleles, skip)
 
     def _in_scope(self, model: Model, name: str) -> bool:
         key = model.tag, name
@@ -164,33 +156,31 @@ class Annotator:
             self._scope[key] = model.bundle.card.in_scope(name, length, aliases(name))
         return self._scope[key]
 
-    def _one_by_one(self, task: Task) -> Result:
+    def _one_by_one(self, task: Share) -> Result:
         """Score the alleles of a chunk with a failed pass singly, so that only its own fail."""
-        total = blank_result(task)
+        total = task.blank()
         for i in task.chosen.tolist():
-            single = single_task(task, i)
-            ask(single, self.genome)
-            single.plan.seal()
+            single = task.single(i)
+            single.ask(self.genome)
+            single.seal()
             try:
-                single.plan.execute(task.model.runners[0])
+                single.execute(task.model.runners[0])
             except PassFailed as error:
                 logger.warning("%s: a forward pass failed: %s", task.model.tag, error)
                 total.skip[i] = skip_code(Skip.FAILED)
                 continue
-            alone = result_of(single)
-            for key in total.values:
-                total.values[key][i] = alone.values[key][i]
-                total.reasons[key][i] = alone.reasons[key][i]
+            total.take(single.result(), i)
         return total
 
 
 def _affordable(model: Model) -> int:
     """Say how many records of one model a chunk may hold."""
     card = model.bundle.card
-    size = card.context * (1 + len(card.encoder.channels))
+    signals = sum(4 if x.source == "bigwig" else 1 for x in card.encoder.channels)
+    size = card.context * (1 + signals)
     if card.embedding is not None and "embedding" in model.outputs:
         size = max(size, 16 * card.embedding.dim)
-    cost = model.bundle.graph.stat().st_size * card.context
+    cost = sum(graph.stat().st_size for graph in model.bundle.graphs) * card.context
     return min(_CHUNK_BYTES // size, _CHUNK_COST // cost)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,14 @@ from glm_annotate.encoding import Encoder, Rows, Spans
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-OutputRole = Literal["logits", "embedding"]
+OutputRole = Literal["logits", "embedding", "tracks", "contacts"]
+ROLES: tuple[OutputRole, ...] = get_args(OutputRole)
 
 
 class Outputs(Protocol):
     """What a batch of B passes gave, still on the device."""
 
-    def rows(self, window: Ints, row: Ints) -> NDArray[np.float32]:
+    def rows(self, window: Ints, row: Ints) -> NDArray[np.floating[Any]]:
         """Read logits of rows, shape (m, V), for windows and rows, shape (m,) each."""
 
     def token_logs(self, ids: Ints) -> Floats:

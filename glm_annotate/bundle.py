@@ -1,4 +1,6 @@
-"""Model bundles: a folder or zip with a card, an ONNX graph and a self-test; names to bundles.
+"""Model bundles: a folder or zip with a card, ONNX graphs and a self-test; names to bundles.
+
+A model is one graph, or several replicates whose outputs are averaged (`runtime.py`).
 
 Loading checks the sha256 of every file and that the graph reads no file outside the folder; the
 session that runs it checks the graph's inputs and outputs against the card (`runtime.py`).
@@ -9,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -27,6 +30,7 @@ from glm_annotate.errors import BundleError
 
 CARD, GRAPH, SELFTEST, TOKENIZER = "card.json", "model.onnx", "selftest.npz", "tokenizer.json"
 _DIGESTED = (GRAPH, TOKENIZER, "tracks.tsv", "genes.tsv.gz")
+_REPLICATE = re.compile(r"model\.\d+\.onnx")
 _LARGEST_ZIP = 64 << 30
 ZOO = Path(__file__).parent / "zoo"
 
@@ -40,9 +44,14 @@ class Bundle:
     encoder: Encoder
 
     @property
+    def graphs(self) -> tuple[Path, ...]:
+        """The ONNX files: one, or the replicates in the order of their numbers."""
+        return tuple(self.path / name for name in _graphs(self.card))
+
+    @property
     def graph(self) -> Path:
-        """The ONNX file."""
-        return self.path / GRAPH
+        """The ONNX file, of replicates the first."""
+        return self.graphs[0]
 
     @property
     def digest(self) -> str:
@@ -124,7 +133,8 @@ def write_bundle(folder: Path, card: Mapping[str, Any]) -> ModelCard:
     """Write `card.json` beside the files that already lie in the folder, with their sha256.
 
     Args:
-        folder: Holds model.onnx, selftest.npz and whatever else belongs to the bundle.
+        folder: Holds model.onnx (or replicates model.0.onnx, model.1.onnx, ...), selftest.npz and
+            whatever else belongs to the bundle.
         card: The card's keys without `sha256`.
 
     Raises:
@@ -171,9 +181,25 @@ def _is_digested(name: str) -> bool:
     return name in _DIGESTED or name.endswith((".onnx", ".data"))
 
 
+def replicate(number: int) -> str:
+    """Name the file of a replicate."""
+    return f"model.{number}.onnx"
+
+
+def _graphs(card: ModelCard) -> list[str]:
+    found = [name for name in card.sha256 if name == GRAPH or _REPLICATE.fullmatch(name)]
+    return sorted(found, key=lambda name: (len(name), name))
+
+
 def _check_files(folder: Path, card: ModelCard, *, verify: bool) -> None:
-    if GRAPH not in card.sha256:
+    graphs = _graphs(card)
+    if not graphs:
         raise BundleError(f"{folder}: {CARD} gives no sha256 of {GRAPH}; export the bundle again")
+    if graphs not in ([GRAPH], [replicate(i) for i in range(len(graphs))]):
+        raise BundleError(
+            f"{folder}: found {', '.join(graphs)}; wanted {GRAPH}, or replicates {replicate(0)}, "
+            f"{replicate(1)} and so on without a gap; export the bundle again"
+        )
     for name, expected in card.sha256.items():
         path = folder / name
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from glm_annotate.vocab import EncoderSpec
 
 Objective = Literal["masked", "causal", "tracks", "contacts"]
+Frame = Literal["variant", "gene", "exon"]
 OutputName = Literal["logits", "embedding", "tracks", "contacts", "attention"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Dtype = Literal["int64", "int32", "uint8", "float32", "float16", "bool"]
@@ -148,7 +149,7 @@ class ModelCard(_Strict):
     context: int = Field(ge=1)
     anchor: int = Field(ge=0)
     window: WindowRule = Field(default_factory=WindowRule)
-    frame: Literal["variant", "gene", "exon"] = "variant"
+    frame: Frame = "variant"
     circular: tuple[str, ...] = ()
     encoder: EncoderSpec
     inputs: dict[str, GraphTensor]

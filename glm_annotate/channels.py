@@ -2,16 +2,16 @@
 
 A source has a value for every position of the reference; here the values become those of
 haplotypes, strands and rows. Positions off the contig, inserted bases and special tokens hold the
-card's `missing`. Decisions: only encoders of one base a row have channels, since a value belongs to
-a base; a masked row keeps its channels; of an insertion or deletion `indel: edit` moves the values
-with the bases, and of unequal alleles the first bases of both are paired.
+card's `missing`. Channels of an alignment are codes, which the other strand reads as other letters;
+those of bigWigs are numbers. Decisions: only encoders of one base a row have channels, since a
+value belongs to a base; a masked row keeps its channels; of an insertion or deletion `indel: edit`
+moves the values with the bases, and of unequal alleles the first bases of both are paired.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,22 +23,21 @@ from glm_annotate.genome import Genome
 from glm_annotate.vocab import Channel, EncoderSpec
 
 Ints = NDArray[np.int64]
-Values = NDArray[Any]  # (n, L, C), uint8 where all channels are codes of an alignment
+Values = NDArray[Any]  # (n, L, C): uint8 where all channels are codes of an alignment, or float32
 
 GAP, UNPAIRED = 0, 5  # codes of an alignment: gap or unknown, A, C, G, T; then none with a partner
+_LARGEST = float(np.finfo(np.float32).max)
 # A and T, C and G change places.
 _COMPLEMENT = np.arange(256, dtype=np.uint8)
 _COMPLEMENT[1:UNPAIRED] = _COMPLEMENT[1:UNPAIRED][::-1].copy()
 
 
 class Source(Protocol):
-    """Where the channels of one kind come from.
+    """Where the channels of one kind come from."""
 
-    Attributes:
-        path: Of its file.
-    """
-
-    path: str
+    @property
+    def label(self) -> str:
+        """Name its file or files, without their folders."""
 
     def holds(self, contig: str) -> bool:
         """Say whether there are values for a contig of the FASTA; raises InputError."""
@@ -87,7 +86,7 @@ class Channels:
     @property
     def files(self) -> dict[str, str]:
         """Names of the sources' files, without their folders, by kind."""
-        return {kind: Path(source.path).name for kind, source in self._sources.items()}
+        return {kind: source.label for kind, source in self._sources.items()}
 
     def holds(self, contig: str) -> bool:
         """Say whether every source has values for a contig of the FASTA.
@@ -110,19 +109,28 @@ class Channels:
             length: Bases in each window.
             circular: Whether the contig wraps around.
         """
+        positions, place = _covered(left, length)
+        read = self._read(contig, positions, circular=circular)
+        # Of each position (C,), a view of the windows that begin there is (C, L).
+        windows = np.lib.stride_tricks.sliding_window_view(read, length, axis=0)[place]
+        return windows.transpose(0, 2, 1)
+
+    def _read(self, contig: str, positions: Ints, *, circular: bool) -> Values:
+        """Read positions in ascending order, some of them maybe off the contig, shape (m, C)."""
         size = self._genome.contigs[contig]
-        at = left[:, None] + np.arange(length)
+        out = np.empty((positions.size, self._missing.size), dtype=self._missing.dtype)
+        inside = np.ones(positions.size, dtype=bool)
+        number: Ints | None = None
         if circular:
-            at %= size
-        inside = (at >= 0) & (at < size)
-        # Windows overlap, above all those of neighbouring sites: every position is read once.
-        positions, number = np.unique(at[inside], return_inverse=True)
-        read = np.empty((positions.size, self._missing.size), dtype=self._missing.dtype)
-        for kind, source in self._sources.items():
-            read[:, self._places[kind]] = source.read(contig, positions)
-        out = self.blank(left.size, length)
-        out[inside] = read[number]
+            positions, number = np.unique(positions % size, return_inverse=True)
+        else:
+            inside = (positions >= 0) & (positions < size)
+            positions = positions[inside]
         out[~inside] = self._missing
+        for kind, source in self._sources.items():
+            values = source.read(contig, positions)
+            values = values if number is None else values[number]
+            out[np.ix_(inside, self._places[kind])] = values
         return out
 
     def haplotypes(self, values: Values, context: int, start: int, old: int, new: int) -> Beside:
@@ -146,13 +154,43 @@ class Channels:
         return Beside(ref, edited if self._edits.all() else np.where(self._edits, edited, ref))
 
 
+def _covered(left: Ints, length: int) -> tuple[Ints, Ints]:
+    """List what windows of one length cover, each position once, and where each window begins.
+
+    Windows overlap, above all those of neighbouring sites. Where they do not there is no gap in the
+    list, so that every window is a stretch of it.
+
+    Args:
+        left: Left edges, shape (n,).
+        length: Bases in each window.
+
+    Returns:
+        Positions in ascending order, shape (m,), and the windows' places among them, shape (n,).
+    """
+    edges, window = np.unique(left, return_inverse=True)
+    # Bases that each window adds to those before it.
+    fresh = np.minimum(np.diff(edges, prepend=edges[:1] - length), length)
+    first = edges + length - fresh
+    before = np.cumsum(fresh) - fresh
+    positions = np.repeat(first - before, fresh) + np.arange(int(fresh.sum()))
+    return positions, (before + fresh - length)[window]
+
+
 def _missing(spec: EncoderSpec) -> NDArray[Any]:
-    return np.array([channel.missing for channel in spec.channels]).astype(np.uint8)
+    dtype = np.uint8 if all(x.source == "msa" for x in spec.channels) else np.float32
+    return np.array([channel.missing for channel in spec.channels]).astype(dtype)
 
 
 def reverse_channels(values: Values, spec: EncoderSpec) -> Values:
-    """Turn channels (n, L, C) into those of the reverse strand."""
-    return _COMPLEMENT.take(values[:, ::-1])
+    """Turn channels (n, L, C) into those of the reverse strand: letters are those of the other."""
+    backwards = values[:, ::-1]
+    if values.dtype == np.uint8:
+        return _COMPLEMENT.take(backwards)
+    out = backwards.copy()
+    for place, channel in enumerate(spec.channels):
+        if channel.source == "msa":
+            out[..., place] = _COMPLEMENT.take(backwards[..., place].astype(np.uint8))
+    return out
 
 
 def as_rows(values: Values, spec: EncoderSpec) -> Values:
@@ -192,6 +230,18 @@ def check_channels(bundle: Bundle) -> None:
         raise BundleError(
             f"{bundle.path}: the card has encoder.channels beside the rows of {spec.kind} with "
             f"k = {spec.k}; channels need rows of one base: one_hot, bytes, or kmer with k = 1"
+        )
+    signals = [x for x in spec.channels if x.source == "bigwig"]
+    if signals and card.inputs["channels"].dtype != "float32":
+        raise BundleError(
+            f"{bundle.path}: the input channels is {card.inputs['channels'].dtype}; the numbers of "
+            f"{signals[0].name!r}, a bigWig, need float32; export the bundle again"
+        )
+    endless = next((x for x in signals if not abs(x.missing) <= _LARGEST), None)
+    if endless is not None:
+        raise BundleError(
+            f"{bundle.path}: the channel {endless.name!r} of the card has missing = "
+            f"{endless.missing:g}; wanted a number that float32 holds"
         )
     wrong = next((x for x in spec.channels if x.source == "msa" and not _is_code(x)), None)
     if wrong is not None:

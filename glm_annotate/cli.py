@@ -18,10 +18,19 @@ import click
 
 from glm_annotate import __version__
 from glm_annotate.errors import GlmAnnotateError, UsageError
-from glm_annotate.options import PROGRAM, Attached, job_from, option, vcf_options
+from glm_annotate.options import (
+    PROGRAM,
+    Attached,
+    job_from,
+    option,
+    track_choice,
+    track_options,
+    vcf_options,
+)
 
 if TYPE_CHECKING:
     from glm_annotate.job import Summary
+    from glm_annotate.train.export import ExportReport
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -230,6 +239,34 @@ def models_check(model: str, golden: bool, fasta: str | None) -> int:
     return _tell_golden(model, fasta) if golden else 0
 
 
+@models_group.command("import")
+@click.argument("what")
+@click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder to make.")
+@click.option("--model", metavar="NAME", help="Which of a package's models.")
+@click.option(
+    "--assembly", type=click.Choice(["grch37", "grch38"]), default="grch38", show_default=True,
+    help="Of the gene table, where the package has one.",
+)  # fmt: skip
+@click.option("--context", type=click.IntRange(min=1), metavar="N", help="Bases of the window.")
+@click.option("--accept-licence", is_flag=True, help="The licence of the weights allows my use.")
+@click.option("--force", is_flag=True, help="Replace BUNDLE where it exists.")
+def models_import(what: str, output: str, force: bool, **options: Any) -> None:
+    """Make a bundle of weights inside a package or file that you have (extra `train`).
+
+    WHAT is the name of a package (cispliceai, spliceai, ...), installed or as a wheel, a weights
+    file (Keras .h5, .pt of torch) or a folder of them.
+    """
+    _need_torch()
+    from glm_annotate.train.export import export_imported
+    from glm_annotate.train.importing import prepare
+    from glm_annotate.train.subjects import identify
+
+    report = export_imported(prepare(what, identify=identify, **options), output, force=force)
+    _tell_export(report)
+    licence = report.card.provenance.weights_licence
+    click.echo(f"weights: {licence or 'no licence is known'}")
+
+
 def _tell_golden(model: str, fasta: str | None) -> int:
     from glm_annotate.golden import check_golden
 
@@ -285,6 +322,7 @@ def train_command(config: str, data: str | None, resume: bool) -> None:
 )
 @click.option("--calibration", metavar="REF.fa", help="Genome that sets the scales of int8.")
 @click.option("--attention", is_flag=True, help="Give the graph the output attention.")
+@track_options
 @click.option("--force", is_flag=True, help="Replace BUNDLE where it exists.")
 def export_command(source: str, output: str, **options: Any) -> None:
     """Export SOURCE as an ONNX bundle, checked against torch (needs the extra `train`).
@@ -295,9 +333,14 @@ def export_command(source: str, output: str, **options: Any) -> None:
     _need_torch()
     from glm_annotate.train.export import export
 
+    options["tracks"] = track_choice(options)
     if options["calibration"] and options["precision"] != "int8":
         raise UsageError("--calibration is for --precision int8")
     report = export(source, output, **options)
+    _tell_export(report)
+
+
+def _tell_export(report: ExportReport) -> None:
     card = report.card
     click.echo(
         f"{report.folder}: {card.name}, {card.context} bp, {card.precision}, {report.size} bytes"

@@ -75,7 +75,7 @@ def _cuda() -> Finding:
 
 
 def _packages() -> Iterator[Finding]:
-    for name in ("numpy", "pysam", "pydantic", "click"):
+    for name in ("numpy", "pysam", "pyBigWig", "pydantic", "click"):
         yield Finding(name, _version(name) or "missing", _version(name) is not None)
     for name, purpose in _OPTIONAL.items():
         version = _version(name)

@@ -3,23 +3,109 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import quote
 
 import numpy as np
 
 from glm_annotate.annotate import Model, Result, Scored
 from glm_annotate.answers import Ints
+from glm_annotate.errors import UsageError
 from glm_annotate.header import info_line, structured_line
 from glm_annotate.scores import ScoreSpec
+from glm_annotate.track_choice import info_names
 from glm_annotate.variants import SKIPS
 from glm_annotate.vcf import format_floats
 
 SCORED = "SCORED"
+# Models with so many tracks at most have a key for each.
+MOST_KEYS = 16
 
 
-def score_key(model: Model, spec: ScoreSpec) -> str:
-    """Name the INFO key of a score."""
-    return f"{model.tag}_{spec.key}"
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One INFO key.
+
+    Attributes:
+        key: Its name.
+        kind: Its Type.
+        description: For the header.
+        read: Gives its text, allele by allele.
+    """
+
+    key: str
+    kind: str
+    description: str
+    read: Callable[[Result], list[bytes]]
+
+
+def columns_of(model: Model) -> list[Column]:
+    """List the INFO keys of a model, in order, but the status."""
+    found: list[Column] = []
+    for spec in model.scores:
+        key, text = f"{model.tag}_{spec.key}", _description(model, spec)
+        if model.tracks is None or spec.score.output == "embedding":
+            kind, read = ("Integer", _whole) if spec.score.whole else ("Float", _values)
+            found.append(Column(key, kind, text, partial(read, spec.key)))
+            continue
+        names = model.tracks.names
+        if len(names) <= MOST_KEYS:
+            for track, name in enumerate(info_names(names)):
+                about = f"{text}; track {names[track]}"
+                found.append(
+                    Column(f"{key}_{name}", "Float", about, partial(_track, spec.key, track))
+                )
+        most = f"{text}; largest absolute value of {len(names)} tracks, signed"
+        found.append(Column(f"{key}_MAX", "Float", most, partial(_values, spec.key)))
+        which = f"Track of {key}_MAX, percent-encoded"
+        found.append(Column(f"{key}_TOP", "String", which, partial(_top, spec.key, names)))
+    if model.splice is not None:
+        about = "Gene of the scores, percent-encoded: of those at the allele, the most changed one"
+        found.append(Column(f"{model.tag}_GENE", "String", about, _genes))
+    _refuse_twins(found)
+    return found
+
+
+def _refuse_twins(columns: Sequence[Column]) -> None:
+    """Refuse a track whose name makes a key that the model has already."""
+    for key, count in Counter(column.key for column in columns).most_common(1):
+        if count > 1:
+            raise UsageError(
+                f"two columns would have the INFO key {key}, one for the name of its track; choose "
+                "other tracks with --tracks-file, or other scores with -s"
+            )
+
+
+def _values(key: str, result: Result) -> list[bytes]:
+    return format_floats(result.values[key])
+
+
+def _whole(key: str, result: Result) -> list[bytes]:
+    return [b"%d" % x if np.isfinite(x) else b"." for x in result.values[key].tolist()]
+
+
+def _genes(result: Result) -> list[bytes]:
+    return [quote(name, safe=_PLAIN).encode() or b"." for name in result.genes]
+
+
+def _track(key: str, track: int, result: Result) -> list[bytes]:
+    return format_floats(result.tracks[key][:, track])
+
+
+def _top(key: str, names: Sequence[str], result: Result) -> list[bytes]:
+    """Name the track of the largest absolute value; a dot where there is none."""
+    encoded = [quote(name, safe=_PLAIN).encode() for name in names]
+    values, known = result.tracks[key], np.isfinite(result.values[key])
+    best = np.where(np.isfinite(values), np.abs(values), -1.0).argmax(axis=1)
+    return [
+        encoded[i] if good else b"." for i, good in zip(best.tolist(), known.tolist(), strict=True)
+    ]
+
+
+# What may stand in a value of INFO, beside letters, digits, _ . - ~
+_PLAIN = "+/()@"
 
 
 def status_key(model: Model) -> str:
@@ -27,31 +113,25 @@ def status_key(model: Model) -> str:
     return f"{model.tag}_STATUS"
 
 
-def info_keys_of(models: Iterable[Model]) -> list[str]:
-    """List all INFO keys that a run writes, in order."""
-    return [
-        key
-        for model in models
-        for key in (*(score_key(model, spec) for spec in model.scores), status_key(model))
-    ]
-
-
 def info_lines(models: Iterable[Model], version: str) -> list[bytes]:
     """Declare the INFO keys of a run."""
     lines = []
     for model in models:
-        card = model.bundle.card
-        setting = (
-            f"model {card.name} {card.version}, {_window(model)}, "
-            f"{'both strands averaged' if len(model.strands) == 2 else 'forward strand'}"
-        )
-        for spec in model.scores:
-            options = "".join(f", {key}={value}" for key, value in sorted(spec.options.items()))
-            text = f"{spec.score.formula[spec.objective]}; {setting}{options}"
-            lines.append(info_line(score_key(model, spec), "A", "Float", text, version))
-        text = f"Whether each ALT has scores of {card.name}, or why not"
+        for column in columns_of(model):
+            lines.append(info_line(column.key, "A", column.kind, column.description, version))
+        text = f"Whether each ALT has scores of {model.bundle.card.name}, or why not"
         lines.append(info_line(status_key(model), "A", "String", text, version))
     return lines
+
+
+def _description(model: Model, spec: ScoreSpec) -> str:
+    card = model.bundle.card
+    strands = _STRANDS[_strands(model)]
+    options = "".join(f", {key}={value}" for key, value in sorted(spec.options.items()))
+    return (
+        f"{spec.score.formula[spec.objective]}; model {card.name} {card.version}, "
+        f"{_window(model)}, {strands}{options}"
+    )
 
 
 def model_lines(models: Iterable[Model], tf32: bool) -> list[bytes]:
@@ -65,7 +145,7 @@ def model_lines(models: Iterable[Model], tf32: bool) -> list[bytes]:
             "Version": card.version,
             "Sha256": model.bundle.digest,
             "Context": card.context,
-            "Strands": "both" if len(model.strands) == 2 else "forward",
+            "Strands": _strands(model),
             "Scores": ",".join(spec.key for spec in model.scores),
             "Circular": ",".join(sorted(model.circular)) or "none",
             "Device": runner.device.kind,
@@ -77,6 +157,17 @@ def model_lines(models: Iterable[Model], tf32: bool) -> list[bytes]:
             fields |= {"TF32": int(tf32), "ConvAlgoSearch": "HEURISTIC"}
         lines.append(structured_line("glm_annotateModel", model.tag.lower(), fields))
     return lines
+
+
+_STRANDS = {
+    "both": "both strands averaged", "forward": "forward strand", "gene": "strand of the gene",
+}  # fmt: skip
+
+
+def _strands(model: Model) -> str:
+    if model.splice is not None:
+        return "gene"
+    return "both" if len(model.strands) == 2 else "forward"
 
 
 def _window(model: Model) -> str:
@@ -120,7 +211,12 @@ class FieldWriter:
 
     def __init__(self, models: Sequence[Model]) -> None:
         self.models = models
-        self.keys = info_keys_of(models)
+        self._columns = [columns_of(model) for model in models]
+        self.keys = [
+            key
+            for model, columns in zip(models, self._columns, strict=True)
+            for key in (*(column.key for column in columns), status_key(model))
+        ]
         self.status_counts: dict[str, Counter[str]] = {m.tag: Counter() for m in models}
         self.unscored: Counter[str] = Counter()
         self.records = self.alleles = self.records_without_alt = 0
@@ -129,9 +225,9 @@ class FieldWriter:
     def columns(self, scored: Scored) -> list[list[bytes]]:
         """Give the text of every key, allele by allele, and count."""
         out: list[list[bytes]] = []
-        for model in self.models:
+        for model, columns in zip(self.models, self._columns, strict=True):
             result = scored.results[model.tag]
-            out += [format_floats(result.values[spec.key]) for spec in model.scores]
+            out += [column.read(result) for column in columns]
             texts = statuses(model, result)
             out.append([text.encode() for text in texts])
             self.status_counts[model.tag].update(texts)
@@ -161,10 +257,11 @@ class FieldWriter:
 
     def table_rows(self, scored: Scored, columns: Sequence[Sequence[bytes]]) -> bytes:
         """Give the table rows of a chunk's alleles."""
-        rows = zip(self._sites(scored), zip(*columns, strict=True), strict=True)
+        rows = zip(self.sites(scored), zip(*columns, strict=True), strict=True)
         return b"".join(b"\t".join((*site, *values)) + b"\n" for site, values in rows)
 
-    def _sites(self, scored: Scored) -> Iterator[tuple[bytes, ...]]:
+    def sites(self, scored: Scored) -> Iterator[tuple[bytes, ...]]:
+        """Give contig, position, ID, REF and ALT of a chunk's alleles, as in the VCF."""
         chunk = scored.chunk
         for chrom, line, ref, alts in zip(
             chunk.chroms, chunk.lines, chunk.refs, chunk.alts, strict=True

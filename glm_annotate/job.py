@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -11,12 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glm_annotate import __version__
-from glm_annotate.alignment import Alignment
 from glm_annotate.annotate import Annotator, Model, Work, score_chunks
 from glm_annotate.assembly import Works, contigs_as_written, look_ahead
-from glm_annotate.bundle import Bundle, load_bundle
-from glm_annotate.channels import Channels, check_channels
-from glm_annotate.errors import BundleError, UsageError
 from glm_annotate.fields import FieldWriter, info_lines, model_lines
 from glm_annotate.genome import Genome
 from glm_annotate.header import (
@@ -27,10 +22,12 @@ from glm_annotate.header import (
     run_lines,
     without_samples,
 )
+from glm_annotate.matrix import Matrix
+from glm_annotate.opening import open_models
 from glm_annotate.records import VariantInput, open_input
 from glm_annotate.regions import Regions
-from glm_annotate.runtime import Settings, open_runners
-from glm_annotate.scores import parse_scores
+from glm_annotate.runtime import Settings
+from glm_annotate.track_choice import TrackChoice
 from glm_annotate.vcf import VcfWriter, atomic_file, check_index, check_output, splice
 
 logger = logging.getLogger(__name__)
@@ -49,6 +46,10 @@ class Job:
         circular: Contigs that wrap around; None: those that a card declares.
         strand: `both` or `forward`; None: the card's.
         msa: The alignment of models that read one.
+        gtf: Genes, in place of those of the bundles.
+        signals: The bigWigs of models that read some, by name of the channel.
+        tracks: Which tracks are scored; None: all.
+        matrix: Parquet file of one row an allele and track.
         arguments: The command line, for the header; empty leaves it out.
         date: For the header.
     """
@@ -66,6 +67,9 @@ class Job:
     contig_map: dict[str, str] = field(default_factory=dict)
     strand: str | None = None
     msa: str | None = None
+    gtf: str | None = None
+    signals: dict[str, str] = field(default_factory=dict)
+    tracks: TrackChoice | None = None
     runtime: Settings = field(default_factory=Settings)
     threads: int = 0
     force: bool = False
@@ -74,6 +78,7 @@ class Job:
     allow_ref_mismatch: bool = False
     ignore_scope: bool = False
     tsv: str | None = None
+    matrix: str | None = None
     arguments: tuple[str, ...] = ()
     date: str = ""
 
@@ -137,6 +142,9 @@ def run_job(job: Job, progress: Callable[[int], None] = lambda records: None) ->
         table = stack.enter_context(atomic_file(job.tsv, force=job.force)) if job.tsv else None
         if table is not None:
             table.write(fields.table_head())
+        matrix = None
+        if job.matrix is not None:
+            matrix = stack.enter_context(Matrix(job.matrix, models, force=job.force))
         remove = frozenset(key.encode() for key in fields.keys) if job.overwrite else frozenset()
         passes = dict.fromkeys((model.tag for model in models), 0)
 
@@ -153,6 +161,8 @@ def run_job(job: Job, progress: Callable[[int], None] = lambda records: None) ->
             writer.write(splice(scored.chunk, additions, remove=remove, sites_only=job.sites_only))
             if table is not None:
                 table.write(fields.table_rows(scored, columns))
+            if matrix is not None:
+                matrix.write(scored, fields.sites(scored))
     return _summary(source.name, models, fields, passes, time.perf_counter() - began)
 
 
@@ -183,84 +193,6 @@ def foresee(job: Job, progress: Callable[[int], None] = lambda records: None) ->
     for tag, cost in seconds.items():
         summary.models[tag] |= {"estimated_seconds": round(cost, 1)}
     return summary
-
-
-def open_models(job: Job, genome: Genome) -> list[Model]:
-    """Load bundles and open their sessions.
-
-    Raises:
-        UsageError: Two models have one tag, no model of the run gives a score, or a model reads an
-            alignment and none is named.
-    """
-    bundles = [_tagged(text) for text in job.models]
-    tags = [tag for tag, _ in bundles]
-    if len(set(tags)) < len(tags):
-        twice = next(tag for tag in tags if tags.count(tag) > 1)
-        raise UsageError(f"-m: two models have the tag {twice}; give one another: -m NEWTAG=MODEL")
-    models = []
-    for tag, bundle in bundles:
-        _check_supported(bundle, job)
-        card = bundle.card
-        circular = card.circular if job.circular is None else job.circular
-        names = frozenset(filter(None, (genome.resolve(name) for name in circular)))
-        strand = job.strand or card.strand
-        models.append(
-            Model(
-                tag,
-                bundle,
-                parse_scores(job.scores, card),
-                (False, True) if strand == "both" else (False,),
-                names,
-                open_runners(bundle, job.runtime),
-                job.ignore_scope,
-                _open_channels(bundle, genome, job),
-            )
-        )
-        logger.info("%s: model %s %s on %s", tag, card.name, card.version, _where(models[-1], job))
-    if job.msa is not None and not any(model.channels for model in models):
-        logger.warning("--msa %s: no model of this run reads an alignment", job.msa)
-    return models
-
-
-def _open_channels(bundle: Bundle, genome: Genome, job: Job) -> Channels | None:
-    channels = bundle.card.encoder.channels
-    if not channels or job.msa is None:
-        return None
-    alignment = Alignment(job.msa, genome, len(channels))
-    return Channels(bundle.card.encoder, genome, {"msa": alignment})
-
-
-def _check_supported(bundle: Bundle, job: Job) -> None:
-    """Refuse a card that asks for what this version does not do, rather than score without it."""
-    card = bundle.card
-    wants = {
-        f"frame = {card.frame}": card.frame != "variant",
-        f"shifts = {list(card.shifts)}": card.shifts != (0,),
-        "encoder.channels of bigWigs": any(x.source == "bigwig" for x in card.encoder.channels),
-    }
-    missing = [what for what, wanted in wants.items() if wanted]
-    if missing:
-        raise BundleError(
-            f"{bundle.path}: the card has {missing[0]}, which glm-annotate {__version__} cannot "
-            "do; it runs models on whole windows around variants; a later version may"
-        )
-    check_channels(bundle)
-    if card.encoder.channels and job.msa is None:
-        raise UsageError(
-            f"{bundle.path}: the model reads an alignment with {len(card.encoder.channels)} other "
-            "species beside the bases; name it: --msa FILE.zarr"
-        )
-
-
-def _where(model: Model, job: Job) -> str:
-    device = ", ".join(str(runner.device) for runner in model.runners)
-    return f"{device} ({job.runtime.threads} threads)" if device == "cpu" else device
-
-
-def _tagged(text: str) -> tuple[str, Bundle]:
-    found = re.fullmatch(r"([A-Z][A-Z0-9]*)=(.+)", text)
-    bundle = load_bundle(found[2] if found else text)
-    return (found[1] if found else bundle.card.tag), bundle
 
 
 def _look(

@@ -20,6 +20,7 @@ from glm_annotate.errors import UsageError
 if TYPE_CHECKING:
     from glm_annotate.job import Job
     from glm_annotate.runtime import Settings
+    from glm_annotate.track_choice import TrackChoice
 
 PROGRAM = "glm-annotate"
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -75,6 +76,21 @@ def _read_config(ctx: click.Context, parameter: click.Parameter, path: str | Non
     }
 
 
+_TRACK_OPTIONS = (
+    option(
+        "--tracks-file", "tracks_files", multiple=True, metavar="FILE",
+        help="Only tracks whose identifiers stand in FILE, one a line.",
+    ),
+    option(
+        "--track-regex", "track_regexes", multiple=True, metavar="REGEX",
+        help="Only tracks whose identifier or description matches.",
+    ),
+    option("--assay", "assays", multiple=True, metavar="NAME", help="Only tracks of this assay."),
+    option(
+        "--biosample", "biosamples", multiple=True, metavar="NAME",
+        help="Only tracks of these cells or this tissue.",
+    ),
+)  # fmt: skip
 _VCF_OPTIONS = (
     option(
         "-f",
@@ -101,8 +117,9 @@ _VCF_OPTIONS = (
         "scores",
         multiple=True,
         metavar="NAME[:key=value...]",
-        help="LLR, PLLR, WTLLR, ENT, EMB_COS, EMB_L1, EMB_L2, EMB_DOT; the last four take "
-        "pool=site|window|all and k=BASES. Repeat or join by commas. Default: the model's own.",
+        help="Language models: LLR, PLLR, WTLLR, ENT, and EMB_COS, EMB_L1, EMB_L2, EMB_DOT with "
+        "pool=site|window|all and k=BASES. Tracks: SAD, LOGSED, D2 and more, with "
+        "mask=center:width=BASES. Repeat or join by commas. Default: the model's own.",
     ),
     option("-o", "--output", metavar="OUT", help="Output file.  [default: stdout]"),
     option(
@@ -156,7 +173,26 @@ _VCF_OPTIONS = (
         metavar="FILE.zarr",
         help="Alignment of REF.fa with other species, for models that read one.",
     ),
+    option(
+        "--gtf",
+        metavar="FILE",
+        help="Genes as GTF, GFF3 or table, for models that read alleles in their genes.  "
+        "[default: the model's own]",
+    ),
+    option(
+        "--signal",
+        "signals",
+        multiple=True,
+        metavar="NAME=FILE.bw",
+        help="bigWig of a signal, for models that read one of that name. Repeat for several.",
+    ),
+    *_TRACK_OPTIONS,
     option("--tsv", metavar="OUT.tsv", help="Also write a table with one row an allele."),
+    option(
+        "--matrix",
+        metavar="OUT.parquet",
+        help="Also write one row an allele and track, for models of tracks.",
+    ),
     option("--summary", metavar="OUT.json", help="Also write counts, passes and times."),
     option("--sites-only", is_flag=True, help="Leave out FORMAT and samples."),
     option("--overwrite", is_flag=True, help="Replace INFO keys of an earlier run."),
@@ -188,6 +224,22 @@ def vcf_options(command: _Command) -> _Command:
     return command
 
 
+def track_options(command: _Command) -> _Command:
+    """Give a command the options that choose tracks."""
+    for decorate in reversed(_TRACK_OPTIONS):
+        command = decorate(command)
+    return command
+
+
+def track_choice(given: dict[str, Any]) -> TrackChoice | None:
+    """Take the options that choose tracks out of a command's; None where none was given."""
+    from glm_annotate.track_choice import TrackChoice
+
+    names = ("tracks_files", "track_regexes", "assays", "biosamples")
+    values = [tuple(given.pop(name)) for name in names]
+    return TrackChoice(*values) if any(values) else None
+
+
 def job_from(given: dict[str, Any], arguments: Sequence[str] = ()) -> Job:
     """Make the job that the options of `glm-annotate vcf` describe.
 
@@ -200,6 +252,7 @@ def job_from(given: dict[str, Any], arguments: Sequence[str] = ()) -> Job:
     """
     from glm_annotate.job import Job
     from glm_annotate.regions import regions_from, targets_from
+    from glm_annotate.signals import parse_signals
     from glm_annotate.vcf import output_type
 
     _check_distinct(given)
@@ -220,6 +273,9 @@ def job_from(given: dict[str, Any], arguments: Sequence[str] = ()) -> Job:
         contig_map=_contig_map(given["contig_map"]),
         strand=given["strand"],
         msa=given["msa"],
+        gtf=given["gtf"],
+        signals=parse_signals(given["signals"]),
+        tracks=track_choice(dict(given)),
         runtime=_runtime(given),
         threads=given["threads"],
         force=given["force"],
@@ -228,6 +284,7 @@ def job_from(given: dict[str, Any], arguments: Sequence[str] = ()) -> Job:
         allow_ref_mismatch=given["allow_ref_mismatch"],
         ignore_scope=given["ignore_scope"],
         tsv=given["tsv"],
+        matrix=given["matrix"],
         arguments=shown,
         date=datetime.datetime.now().astimezone().strftime("%a %b %d %H:%M:%S %Y"),
     )
@@ -236,7 +293,7 @@ def job_from(given: dict[str, Any], arguments: Sequence[str] = ()) -> Job:
 def _check_distinct(given: dict[str, Any]) -> None:
     """Refuse two outputs in one place, where each would spoil the other."""
     taken = {_place(given["output"] or "-"): "-o"}
-    for name in ("tsv", "summary"):
+    for name in ("tsv", "matrix", "summary"):
         if given[name] is not None:
             first = taken.setdefault(_place(given[name]), f"--{name}")
             if first != f"--{name}":

@@ -4,14 +4,14 @@ Decisions: outputs stay on the device, and the graphs in `heads/` reduce them th
 asked which provider it got, since ONNX Runtime falls back to the CPU without an error and its own
 lists name devices that are not there. On the CPU the batch follows from the number of rows alone,
 so that two runs agree to the last digit; on CUDA it is found by trial and remembered. A batch that
-does not fit is halved by the plan (`PassFailed`).
+does not fit is halved by the plan (`PassFailed`). A pass of a bundle with replicates runs all of
+them, one after the other; their outputs are added up in double where they lie, so that memory is
+that of two of them, and all that reads outputs reads the average.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import re
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,11 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from glm_annotate.answers import Floats, Ints, OutputRole
+from glm_annotate.answers import ROLES, Floats, Ints, OutputRole
 from glm_annotate.bundle import Bundle
 from glm_annotate.channels import Values, pad_channels
+from glm_annotate.devices import CUDA, open_session
+from glm_annotate.devices import Device as Device
+from glm_annotate.devices import Settings as Settings
+from glm_annotate.devices import parse_device as parse_device
 from glm_annotate.encoding import Rows
-from glm_annotate.errors import BundleError, InputError, UsageError
+from glm_annotate.errors import BundleError, InputError
 from glm_annotate.graphs import TYPES, check_graph
 from glm_annotate.plan import PassFailed, Stopped
 
@@ -35,61 +39,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _HEADS = Path(__file__).parent / "heads"
-_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # Rows and passes a batch on the CPU: more does not pay, fewer leave threads idle.
 _CPU_ROWS, _CPU_PASSES = 8192, 16
 _CUDA_ROWS = 1 << 22
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Where a session runs: `cpu`, or `cuda` with the number of the card."""
-
-    kind: str
-    number: int = 0
-
-    def __str__(self) -> str:
-        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.number}"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How sessions are made.
-
-    Attributes:
-        devices: One session each.
-        threads: Threads of one session on the CPU.
-        batch: Passes in a batch; 0 finds a number.
-        tf32: Let CUDA round matrix products to 19 bits.
-        required: Whether a device that is not there is an error, or the CPU will do.
-    """
-
-    devices: tuple[Device, ...] = (Device("cpu"),)
-    threads: int = 1
-    batch: int = 0
-    tf32: bool = False
-    required: bool = True
-
-
-def parse_device(text: str, *, threads: int = 0, batch: int = 0, tf32: bool = False) -> Settings:
-    """Parse `auto`, `cpu[:N]` (N threads) or `cuda[:I[,J...]]`.
-
-    Raises:
-        UsageError: It is none of these.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    found = re.fullmatch(r"(auto|cpu|cuda)(?::(\d+(?:,\d+)*))?", text.lower())
-    if found is None or (
-        found[2] and (found[1] == "auto" or ("," in found[2] and found[1] == "cpu"))
-    ):
-        raise UsageError(f"--device {text}: not auto, cpu, cpu:THREADS, cuda or cuda:I[,J...]")
-    kind, numbers = found[1], [int(x) for x in (found[2] or "").split(",") if x]
-    if kind == "cpu" and numbers:
-        threads = numbers[0]
-    cuda = tuple(Device("cuda", i) for i in numbers or [0])
-    is_cuda = kind == "cuda" or (kind == "auto" and Path("/dev/nvidia0").exists())
-    devices = cuda if is_cuda else (Device("cpu"),)
-    return Settings(devices, threads or cores or 1, batch, tf32, required=kind == "cuda")
 
 
 def open_runners(bundle: Bundle, settings: Settings) -> list[OrtRunner]:
@@ -114,8 +66,7 @@ class OrtRunner:
     def __init__(self, bundle: Bundle, device: Device, settings: Settings) -> None:
         self.bundle, self.settings = bundle, settings
         self.passes, self.stopped = 0, False
-        self._session, self.device = _open(bundle, device, settings)
-        check_graph(bundle, self._session)
+        self._sessions, self.device = _open(bundle, device, settings)
         self._batch: dict[int, int] = {}
         self._seconds: dict[int, float] = {}
         self._heads: dict[tuple[str, str], ort.InferenceSession] = {}
@@ -142,33 +93,91 @@ class OrtRunner:
             PassFailed: ONNX Runtime gave up, mostly for want of memory.
             Stopped: Somebody set `stopped`.
         """
-        if self.stopped:
-            raise Stopped
-
         card = self.bundle.card
         padded = _pad(rows, card.window.multiple_of, card.encoder.vocab.pad_id)
-        binding = self._session.io_binding()
-        self._bind(binding, "rows", padded)
+        inputs = {"rows": padded}
         if "attention_mask" in card.inputs:
             seen = np.zeros(padded.shape[:2], dtype=np.int64)
             seen[:, : rows.shape[1]] = 1
-            self._bind(binding, "attention_mask", seen)
+            inputs["attention_mask"] = seen
         if channels is not None:
-            self._bind(binding, "channels", pad_channels(channels, padded.shape[1], card.encoder))
+            inputs["channels"] = pad_channels(channels, padded.shape[1], card.encoder)
         roles = sorted(outputs)
-        for role in roles:
-            name = card.outputs[role].name
-            binding.bind_output(name, self.device.kind, self.device.number)
-        _run_bound(self._session, binding)
+        if len(self._sessions) == 1:
+            values = self._run_graph(self._sessions[0], inputs, roles)
+        else:
+            values = self._average(inputs, roles)
         self.passes += len(rows)
-        return BoundOutputs(self, dict(zip(roles, binding.get_outputs(), strict=True)), rows.shape)
+        return BoundOutputs(self, dict(zip(roles, values, strict=True)), rows.shape)
+
+    def _run_graph(
+        self,
+        session: ort.InferenceSession,
+        inputs: dict[str, NDArray[Any]],
+        roles: list[OutputRole],
+    ) -> list[Any]:
+        """Run one graph; its outputs stay on the device."""
+        if self.stopped:
+            raise Stopped
+        binding = session.io_binding()
+        for role, array in inputs.items():
+            self._bind(binding, role, array)
+        for wanted in roles:
+            name = self.bundle.card.outputs[wanted].name
+            binding.bind_output(name, self.device.kind, self.device.number)
+        _run_bound(session, binding)
+        return list(binding.get_outputs())
+
+    def _average(self, inputs: dict[str, NDArray[Any]], roles: list[OutputRole]) -> list[Any]:
+        """Run every replicate, and average their outputs in double on the device."""
+        means: list[Any] = [np.zeros((1, 1, 1))] * len(roles)
+        for number, session in enumerate(self._sessions, start=1):
+            count = np.array(float(len(self._sessions)) if number == len(self._sessions) else 1.0)
+            for i, value in enumerate(self._run_graph(session, inputs, roles)):
+                shapes = [list(x.shape()) for x in (value, means[i])] if number > 1 else []
+                if shapes and shapes[0] != shapes[1]:
+                    raise BundleError(
+                        f"{self.bundle.graphs[number - 1]}: the output {roles[i]} has the shape "
+                        f"{shapes[0]}, that of other replicates is {shapes[1]}; export the bundle "
+                        "again"
+                    )
+                feeds = {"total": means[i], "count": count}
+                means[i] = self.reduce("mean", value, feeds, stays=True)
+        return means
+
+    def reduce(self, name: str, value: Any, feeds: dict[str, Any], *, stays: bool = False) -> Any:
+        """Run a head on an output.
+
+        Args:
+            name: Of the head.
+            value: The output, on the device.
+            feeds: Its other inputs: arrays, or values on the device.
+            stays: Leave the result on the device.
+        """
+        import onnxruntime as ort
+
+        session = self.head(name, TYPES[value.data_type()])
+        binding = session.io_binding()
+        binding.bind_ortvalue_input("values", value)
+        for key, given in feeds.items():
+            if isinstance(given, np.ndarray):
+                # Not ascontiguousarray, which gives a number an axis.
+                whole = np.asarray(given, order="C")
+                given = ort.OrtValue.ortvalue_from_numpy(
+                    whole, self.device.kind, self.device.number
+                )
+            binding.bind_ortvalue_input(key, given)
+        place = (self.device.kind, self.device.number) if stays else ("cpu", 0)
+        binding.bind_output(session.get_outputs()[0].name, *place)
+        _run_bound(session, binding)
+        return binding.get_outputs()[0]
 
     def head(self, name: str, dtype: str) -> ort.InferenceSession:
         """Open a reduction head on the same device, once."""
         key = name, dtype
         if key not in self._heads:
             path = _HEADS / f"{name}.{dtype}.onnx"
-            self._heads[key] = _session(path, self.device, self.settings)
+            self._heads[key] = open_session(path, self.device, self.settings)
         return self._heads[key]
 
     def _bind(self, binding: Any, role: str, values: NDArray[Any]) -> None:
@@ -189,7 +198,7 @@ class OrtRunner:
         """Double the batch as long as a pass gets cheaper and memory allows."""
         best, best_seconds, batch = 1, float("inf"), 8
         outputs: frozenset[OutputRole] = frozenset(
-            role for role in ("logits", "embedding") if role in self.bundle.card.outputs
+            role for role in ROLES if role in self.bundle.card.outputs
         )
         while batch * rows <= _CUDA_ROWS:
             try:
@@ -226,10 +235,10 @@ class BoundOutputs:
     shape: tuple[int, ...]
     _cache: dict[str, Any] = field(default_factory=dict)
 
-    def rows(self, window: Ints, row: Ints) -> NDArray[np.float32]:
+    def rows(self, window: Ints, row: Ints) -> NDArray[np.floating[Any]]:
         """Read logits of rows, shape (m, V)."""
         index = np.stack([window, row], axis=1)
-        found: NDArray[np.float32] = self._run("rows", "logits", {"index": index})
+        found: NDArray[np.floating[Any]] = self._run("rows", "logits", {"index": index})
         return found
 
     def token_logs(self, ids: Ints) -> Floats:
@@ -253,25 +262,18 @@ class BoundOutputs:
         ]
         return np.concatenate(pieces) if pieces else np.zeros((0, 0))
 
+    def array(self, role: OutputRole) -> NDArray[Any]:
+        """Bring a whole output to the host, shape (B, ...)."""
+        found: NDArray[Any] = self.values[role].numpy()
+        return found
+
     @cached_property
     def _padded_rows(self) -> int:
         multiple = self.runner.bundle.card.window.multiple_of
         return -(-self.shape[1] // multiple) * multiple
 
     def _run(self, head: str, role: OutputRole, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        import onnxruntime as ort
-
-        value, device = self.values[role], self.runner.device
-        session = self.runner.head(head, TYPES[value.data_type()])
-        binding = session.io_binding()
-        binding.bind_ortvalue_input("values", value)
-        for name, array in feeds.items():
-            whole = np.ascontiguousarray(array)
-            given = ort.OrtValue.ortvalue_from_numpy(whole, device.kind, device.number)
-            binding.bind_ortvalue_input(name, given)
-        binding.bind_output(session.get_outputs()[0].name, "cpu")
-        _run_bound(session, binding)
-        found: NDArray[Any] = binding.get_outputs()[0].numpy()
+        found: NDArray[Any] = self.runner.reduce(head, self.values[role], feeds).numpy()
         return found
 
 
@@ -300,12 +302,24 @@ def _pad(rows: Rows, multiple: int, pad_id: int | None) -> Rows:
 
 def _open(
     bundle: Bundle, device: Device, settings: Settings
+) -> tuple[list[ort.InferenceSession], Device]:
+    """Open a session a graph; all are where the last one is."""
+    sessions = []
+    for path in bundle.graphs:
+        session, device = _open_graph(path, device, settings)
+        check_graph(bundle, path, session)
+        sessions.append(session)
+    return sessions, device
+
+
+def _open_graph(
+    path: Path, device: Device, settings: Settings
 ) -> tuple[ort.InferenceSession, Device]:
     try:
-        session = _session(bundle.graph, device, settings)
+        session = open_session(path, device, settings)
     except OSError as error:
-        raise BundleError(f"{bundle.graph}: cannot be read: {error}") from error
-    if device.kind == "cuda" and session.get_providers()[0] != _CUDA:
+        raise BundleError(f"{path}: cannot be read: {error}") from error
+    if device.kind == "cuda" and session.get_providers()[0] != CUDA:
         if settings.required:
             raise InputError(
                 f"--device {device}: ONNX Runtime gave a CPU session instead (no such card, no "
@@ -315,39 +329,7 @@ def _open(
     return session, device
 
 
-def _session(path: Path, device: Device, settings: Settings) -> ort.InferenceSession:
-    import onnxruntime as ort
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.log_severity_level = 4  # what matters comes as an exception, and is told in one line
-    # A waiting thread must not burn the core that encodes the next batch.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    providers: list[Any] = [_CPU]
-    if device.kind == "cuda":
-        ort.set_default_logger_severity(4)
-        cuda = {
-            "device_id": str(device.number),
-            "use_tf32": "1" if settings.tf32 else "0",
-            "cudnn_conv_algo_search": "HEURISTIC",
-        }
-        providers = [(_CUDA, cuda), _CPU]
-    try:
-        return ort.InferenceSession(str(path), options, providers=providers)
-    except (
-        state.Fail,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.InvalidArgument,
-        state.NotImplemented,
-        state.RuntimeException,
-    ) as error:
-        reason = " ".join(str(error).split())
-        raise BundleError(f"{path}: ONNX Runtime cannot load it: {reason}") from error
-
-
 def gets_cuda(device: Device, settings: Settings) -> bool:
     """Try whether a session of the smallest graph there is runs on a CUDA card."""
-    session = _session(_HEADS / "rows.float32.onnx", device, settings)
-    return bool(session.get_providers()[0] == _CUDA)
+    session = open_session(_HEADS / "rows.float32.onnx", device, settings)
+    return bool(session.get_providers()[0] == CUDA)

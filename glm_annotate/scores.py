@@ -9,15 +9,19 @@ neither; REF against itself is 0 in the first two. Logarithms are natural.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from glm_annotate.card import ModelCard, Objective
+from glm_annotate.answers import OutputRole
+from glm_annotate.card import Frame, ModelCard, Objective
+from glm_annotate.contact_scores import CONTACT_SCORES, ContactScore
 from glm_annotate.errors import UsageError
+from glm_annotate.track_scores import TRACK_SCORES, TrackScore
+from glm_annotate.track_windows import INSULATION_RADIUS
 
 Floats = NDArray[np.float64]
 Kind = Literal["signed", "distance", "other"]
@@ -73,14 +77,18 @@ class Score:
         formula: For the header of a VCF, by objective.
         output: Output of the graph that the score reads.
         keys: Options that may follow the name.
+        frame: Of the models that give it.
+        whole: Whether its numbers are whole ones.
     """
 
     kind: Kind
     evidence: Mapping[Objective, str]
     reduce: Callable[[Floats], Floats]
     formula: Mapping[Objective, str]
-    output: Literal["logits", "embedding"] = "logits"
+    output: OutputRole = "logits"
     keys: tuple[str, ...] = ()
+    frame: Frame = "variant"
+    whole: bool = False
 
 
 _ANY: tuple[Objective, ...] = ("masked", "causal", "tracks", "contacts")
@@ -96,6 +104,42 @@ def _embedding(kind: Kind, reduce: Callable[[Floats], Floats], formula: str) -> 
         keys=("pool", "k"),
     )
 
+
+def _of_tracks(score: TrackScore) -> Score:
+    """Make a row for a score that is computed track by track, while passes run."""
+    formula: dict[Objective, str] = {"tracks": score.formula}
+    return Score(
+        score.kind, {"tracks": "tracks"}, plain, formula, output="tracks", keys=("mask", "width")
+    )
+
+
+def _of_contacts(score: ContactScore) -> Score:
+    """Make a row for a score that is computed map by map, while passes run."""
+    formula: dict[Objective, str] = {"contacts": score.formula}
+    return Score(
+        score.kind, {"contacts": "contacts"}, plain, formula, output="contacts", keys=score.keys
+    )
+
+
+def _of_splice_sites() -> dict[str, Score]:
+    """Make the rows of SpliceAI's scores, which are computed gene by gene while passes run."""
+    rows: dict[str, Score] = {}
+    for kind, text in (("DS", "{} within 50 bases"), ("DP", "bases from the site to the {}")):
+        for what, change in _CHANGES.items():
+            formula: dict[Objective, str] = {"tracks": text.format(change)}
+            rows[f"{kind}_{what}"] = Score(
+                "other", {"tracks": "splice"}, plain, formula,
+                output="tracks", frame="gene", whole=kind == "DP",
+            )  # fmt: skip
+    return rows
+
+
+_CHANGES = {
+    "AG": "largest gain of an acceptor (ALT - REF)",
+    "AL": "largest loss of an acceptor (REF - ALT)",
+    "DG": "largest gain of a donor (ALT - REF)",
+    "DL": "largest loss of a donor (REF - ALT)",
+}
 
 SCORES: dict[str, Score] = {
     "LLR": Score(
@@ -139,9 +183,13 @@ SCORES: dict[str, Score] = {
         "distance", euclidean_distance, "Euclidean distance of pooled REF, ALT embeddings"
     ),
     "EMB_DOT": _embedding("other", dot_product, "dot product of pooled REF, ALT embeddings"),
+    **{name: _of_tracks(score) for name, score in TRACK_SCORES.items()},
+    **{name: _of_contacts(score) for name, score in CONTACT_SCORES.items()},
+    **_of_splice_sites(),
 }
 
 POOLS = ("site", "window", "all")
+MASKS = ("all", "center")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +239,34 @@ def parse_scores(texts: tuple[str, ...], card: ModelCard) -> tuple[ScoreSpec, ..
     return tuple({spec.key: spec for spec in specs}.values())
 
 
+def share_scores(texts: tuple[str, ...], cards: Sequence[ModelCard]) -> list[tuple[ScoreSpec, ...]]:
+    """Parse what the user wrote after -s for several models: each gets those that it can give.
+
+    A model that can give none of them gets its card's own.
+
+    Raises:
+        UsageError: A score is unknown, or no model can give it; see `parse_scores`.
+    """
+    wanted = [t.strip() for text in texts for t in text.split(",") if t.strip()]
+    shares: list[list[str]] = [[] for _ in cards]
+    for text in wanted:
+        name = text.split(":")[0].upper()
+        takers = [i for i, card in enumerate(cards) if name in available(card)]
+        for i in takers:
+            shares[i].append(text)
+        if not takers:
+            parse_score(text, cards[0])
+    return [parse_scores(tuple(share), card) for share, card in zip(shares, cards, strict=True)]
+
+
 def available(card: ModelCard) -> tuple[str, ...]:
     """List the scores that a model can give."""
     return tuple(
         name
         for name, score in SCORES.items()
-        if card.objective in score.evidence and score.output in card.outputs
+        if card.objective in score.evidence
+        and score.output in card.outputs
+        and score.frame == card.frame
     )
 
 
@@ -219,16 +289,51 @@ def parse_score(text: str, card: ModelCard) -> ScoreSpec:
         )
     score = SCORES[name]
     given = _options(text, score, rest)
+    if "mask" in score.keys:
+        return _masked(text, name, given, card)
+    if "radius" in score.keys:
+        return _insulated(text, name, given, card)
     if "pool" not in score.keys:
         return ScoreSpec(name, card.objective)
     return _pooled(text, name, given, card)
 
 
+def _masked(text: str, name: str, given: dict[str, str], card: ModelCard) -> ScoreSpec:
+    mask = given.get("mask", "center" if "width" in given else "all")
+    if mask not in MASKS:
+        raise UsageError(f"-s {text}: unknown mask {mask!r}; known: {', '.join(MASKS)}")
+    if (mask == "center") != ("width" in given):
+        raise UsageError(f"-s {text}: width= belongs to mask=center, and mask=center needs it")
+    if mask == "all":
+        return ScoreSpec(name, card.objective, {"mask": mask})
+    width = given["width"]
+    if not width.isdecimal() or not 1 <= int(width) <= card.context:
+        raise UsageError(
+            f"-s {text}: width={width} is not a number of bases from 1 to {card.context}"
+        )
+    options = {"mask": mask, "width": str(int(width))}
+    return ScoreSpec(name, card.objective, options, f"CENTER{int(width)}")
+
+
+def _insulated(text: str, name: str, given: dict[str, str], card: ModelCard) -> ScoreSpec:
+    radius = given.get("radius", str(INSULATION_RADIUS))
+    least = 1 + (card.contacts.diagonal if card.contacts else 0)
+    if not radius.isdecimal() or int(radius) < least:
+        raise UsageError(
+            f"-s {text}: radius={radius} is not a number of bins from {least} on: the map has no "
+            "contacts nearer to the diagonal"
+        )
+    label = "" if int(radius) == INSULATION_RADIUS else f"RADIUS{int(radius)}"
+    return ScoreSpec(name, card.objective, {"radius": str(int(radius))}, label)
+
+
 def _options(text: str, score: Score, parts: list[str]) -> dict[str, str]:
     given: dict[str, str] = {}
     for part in parts:
-        if part.isdigit() and given.get("pool") == "window" and "k" not in given:
+        if part.isdecimal() and given.get("pool") == "window" and "k" not in given:
             part = f"k={part}"
+        if part.isdecimal() and given.get("mask") == "center" and "width" not in given:
+            part = f"width={part}"
         key, equals, value = part.partition("=")
         if not equals or key not in score.keys:
             known = ", ".join(f"{k}=" for k in score.keys) or "none"
@@ -246,7 +351,7 @@ def _pooled(text: str, name: str, given: dict[str, str], card: ModelCard) -> Sco
     if "k" in given and pool != "window":
         raise UsageError(f"-s {text}: k= belongs to pool=window, not to pool={pool}")
     k = given.get("k", str(own_k))
-    if not k.isdigit() or not 1 <= int(k) <= card.context:
+    if not k.isdecimal() or not 1 <= int(k) <= card.context:
         raise UsageError(f"-s {text}: k={k} is not a number of bases from 1 to {card.context}")
     options = {"pool": pool, "k": k} if pool == "window" else {"pool": pool}
     is_default = pool == own_pool and (pool != "window" or int(k) == own_k)

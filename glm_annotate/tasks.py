@@ -6,71 +6,24 @@ score, and no window; evidence that several scores read is asked for once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from glm_annotate.answers import Floats, Ints, OutputRole
-from glm_annotate.bundle import Bundle
-from glm_annotate.channels import Channels
+from glm_annotate.answers import Floats, Ints
 from glm_annotate.encoding import refused
 from glm_annotate.evidence import EVIDENCE, Asked
 from glm_annotate.genome import Genome
+from glm_annotate.model import Model, Result
 from glm_annotate.pairs import Pair, cut_pairs, cuts, grid_pairs, variant_pairs
 from glm_annotate.plan import Plan
 from glm_annotate.runtime import OrtRunner
-from glm_annotate.scores import ScoreSpec
 from glm_annotate.variants import Alleles, Skip, skip_code
 from glm_annotate.windows import WindowBatch, cut_windows, fit, too_long
 
 _EvidenceKey = tuple[str, tuple[tuple[str, str], ...]]
 _LARGEST = float(np.finfo(np.float32).max)  # VCF's Float: larger ones could not be written
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A bundle as it is used in one run.
-
-    Attributes:
-        tag: Prefix of its INFO keys.
-        bundle: Card, graph and encoder.
-        scores: What is computed.
-        strands: Strands that are read and averaged; True is the reverse one.
-        circular: FASTA names of contigs that wrap around.
-        runners: Sessions, one a device.
-        ignore_scope: Score contigs that the card is not meant for.
-        channels: Where the card's channels come from; None where it has none.
-    """
-
-    tag: str
-    bundle: Bundle
-    scores: tuple[ScoreSpec, ...]
-    strands: tuple[bool, ...]
-    circular: frozenset[str]
-    runners: Sequence[OrtRunner]
-    ignore_scope: bool = False
-    channels: Channels | None = None
-
-    @property
-    def outputs(self) -> frozenset[OutputRole]:
-        """Graph outputs that the scores read."""
-        return frozenset(spec.score.output for spec in self.scores)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What one model says of a chunk's alleles.
-
-    Attributes:
-        skip: Why an allele has no score at all, as in `variants.skip_code`; 0 for none.
-        values: By `ScoreSpec.key`, NaN where there is no number.
-        reasons: By `ScoreSpec.key`: why an allele that is not skipped has no number; 0 for none.
-    """
-
-    skip: Ints
-    values: dict[str, Floats]
-    reasons: dict[str, Ints]
 
 
 @dataclass(slots=True)
@@ -97,6 +50,39 @@ class Task:
     asked: dict[_EvidenceKey, list[tuple[Pair, Asked]]] = field(default_factory=dict)
     failed: bool = False
 
+    def ask(self, genome: Genome) -> None:
+        """Ask for all evidence that the scores read, each kind once."""
+        _ask(self, genome)
+
+    def seal(self) -> int:
+        """End asking; gives the number of distinct passes."""
+        return self.plan.seal()
+
+    def rows_counts(self) -> dict[int, int]:
+        """Count distinct passes by their number of rows."""
+        return self.plan.rows_counts()
+
+    def execute(self, runner: OrtRunner) -> None:
+        """Make the passes; raises PassFailed."""
+        self.plan.execute(runner)
+
+    def result(self) -> Result:
+        """Turn the answers into scores."""
+        return _result(self)
+
+    def foreseen(self) -> Result:
+        """Give the reasons that are known before the passes, and 0.0 for each number to come."""
+        return _foreseen(self)
+
+    def blank(self) -> Result:
+        """Give a result without numbers, with the reasons that are the same for all scores."""
+        return _blank(self)
+
+    def single(self, allele: int) -> Task:
+        """Make a task of one of its alleles."""
+        chosen = np.array([allele])
+        return Task(self.model, self.alleles, self.skip, self.silent, chosen, _plan(self.model))
+
 
 def make_task(model: Model, alleles: Alleles, skip: Ints) -> Task:
     """Choose what a model scores of a chunk.
@@ -106,6 +92,12 @@ def make_task(model: Model, alleles: Alleles, skip: Ints) -> Task:
         alleles: Of the chunk.
         skip: Reasons known so far, shape (n,); it is added to.
     """
+    silent, chosen = choose(model, alleles, skip)
+    return Task(model, alleles, skip, silent, chosen, _plan(model))
+
+
+def choose(model: Model, alleles: Alleles, skip: Ints) -> tuple[Ints, Ints]:
+    """Find what can be scored: adds to `skip`, and gives `Task.silent` and `Task.chosen`."""
     card = model.bundle.card
     skip[(skip == 0) & too_long(alleles, card)] = skip_code(Skip.TOO_LONG)
     silent, chosen = np.zeros_like(skip), np.flatnonzero(skip == 0)
@@ -114,20 +106,14 @@ def make_task(model: Model, alleles: Alleles, skip: Ints) -> Task:
             if not model.channels.holds(alleles.contigs[number]):
                 silent[(skip == 0) & (alleles.contig == number)] = skip_code(Skip.NO_SIGNAL)
         chosen = chosen[silent[chosen] == 0]
-    return Task(model, alleles, skip, silent, chosen, _plan(model))
-
-
-def single_task(task: Task, allele: int) -> Task:
-    """Make a task of one allele of another task."""
-    chosen = np.array([allele])
-    return Task(task.model, task.alleles, task.skip, task.silent, chosen, _plan(task.model))
+    return silent, chosen
 
 
 def _plan(model: Model) -> Plan:
     return Plan(model.bundle.encoder, model.bundle.card.logits_shift)
 
 
-def ask(task: Task, genome: Genome) -> None:
+def _ask(task: Task, genome: Genome) -> None:
     """Ask for all evidence that the task's scores read, each kind once."""
     model, card = task.model, task.model.bundle.card
     wanted = dict.fromkeys(spec.evidence for spec in model.scores)
@@ -187,7 +173,7 @@ def _ask_pairs(task: Task, wanted: list[_EvidenceKey], pairs: Iterable[Pair]) ->
             task.asked.setdefault(key, []).append((pair, asked))
 
 
-def blank_result(task: Task) -> Result:
+def _blank(task: Task) -> Result:
     """Give a result without numbers, with the reasons that are the same for all scores."""
     n, keys = len(task.alleles), [spec.key for spec in task.model.scores]
     return Result(
@@ -197,9 +183,9 @@ def blank_result(task: Task) -> Result:
     )
 
 
-def foreseen_result(task: Task) -> Result:
+def _foreseen(task: Task) -> Result:
     """Give the reasons that are known before the passes, and 0.0 for each number to come."""
-    result = blank_result(task)
+    result = _blank(task)
     for spec in task.model.scores:
         result.reasons[spec.key][:] = _reasons(task, task.asked.get(spec.evidence, []))
         scored = (result.skip == 0) & (result.reasons[spec.key] == 0)
@@ -207,9 +193,9 @@ def foreseen_result(task: Task) -> Result:
     return result
 
 
-def result_of(task: Task) -> Result:
+def _result(task: Task) -> Result:
     """Turn the answers to a task that has run into scores."""
-    result = blank_result(task)
+    result = _blank(task)
     # Nothing was asked where no window of the chunk could be cut.
     wanted = dict.fromkeys(spec.evidence for spec in task.model.scores)
     evidence = {key: _gather(task, task.asked.get(key, [])) for key in wanted}

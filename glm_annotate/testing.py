@@ -51,7 +51,8 @@ def toy_bundle(kind: str, folder: Path, **options: Any) -> Path:
             they compute is written in `glm_annotate.train.toy_graphs`.
         folder: Made if need be.
         **options: seed, bos, n, dtype, dim, pool, k, halves, max_tokens, multiple_of, channels,
-            and any key of the card (context, anchor, strand, circular, tag, scores, scope, ...).
+            replicates, and any key of the card (context, anchor, strand, circular, tag, scores,
+            scope, ...).
 
     Raises:
         UsageError: An unknown kind or option, or no `onnx` package.
@@ -98,10 +99,11 @@ def check_encoder(encoder: Encoder, *, length: int = 61, seed: int = 0) -> None:
 
 
 def check_bundle(path: str | Path) -> BundleReport:
-    """Load a bundle, compare its graph with the card and run its self-test on the CPU.
+    """Load a bundle, compare its graphs with the card and run its self-test on the CPU.
 
-    Also checked: the encoder, that a batch gives what its members give alone, and that rows of a
-    causal model do not see what comes after them.
+    Of replicates it is the average that the self-test is about. Also checked: the encoder, that a
+    batch gives what its members give alone, and that rows of a causal model do not see what comes
+    after them.
 
     Raises:
         BundleError: The first fault found.
@@ -110,20 +112,21 @@ def check_bundle(path: str | Path) -> BundleReport:
     check_encoder(bundle.encoder)
     check_channels(bundle)
     inputs, expected = _self_test(bundle)
-    session = _session(bundle)
-    _check_graph(bundle, session)
-    found = _run(bundle, session, inputs)
+    sessions = {path: _session(path) for path in bundle.graphs}
+    for path, session in sessions.items():
+        _check_graph(bundle, path, session)
+    found = _run(bundle, sessions, inputs)
     differences = {
         name: _compare(bundle, name, found[name], values, "the self-test")
         for name, values in expected.items()
     }
     cases = next(iter(inputs.values())).shape[0]
     for i in range(cases):
-        alone = _run(bundle, session, {k: v[i : i + 1] for k, v in inputs.items()})
+        alone = _run(bundle, sessions, {k: v[i : i + 1] for k, v in inputs.items()})
         for name, values in alone.items():
             _compare(bundle, name, values, found[name][i : i + 1], "the same case in a batch")
     if bundle.card.objective == "causal":
-        _check_causal(bundle, session, inputs, found)
+        _check_causal(bundle, sessions, inputs, found)
     return BundleReport(bundle.path, cases, differences, bundle.card.atol)
 
 
@@ -207,7 +210,7 @@ def _self_test(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
     return inputs, {str(x): arrays[f"output_{x}"] for x in card.outputs}
 
 
-def _session(bundle: Bundle) -> Any:
+def _session(path: Path) -> Any:
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
@@ -215,15 +218,13 @@ def _session(bundle: Bundle) -> Any:
     options.log_severity_level = 3
     faults = (ort.Fail, ort.InvalidGraph, ort.InvalidProtobuf, ort.NotImplemented)
     try:
-        return onnxruntime.InferenceSession(
-            str(bundle.graph), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except faults as error:
         first = str(error).splitlines()[0]
-        raise BundleError(f"{bundle.graph}: ONNX Runtime cannot load it: {first}") from error
+        raise BundleError(f"{path}: ONNX Runtime cannot load it: {first}") from error
 
 
-def _check_graph(bundle: Bundle, session: Any) -> None:
+def _check_graph(bundle: Bundle, path: Path, session: Any) -> None:
     outputs = {str(name): tensor for name, tensor in bundle.card.outputs.items()}
     sides: list[tuple[str, Mapping[str, GraphTensor], Any]] = [
         ("input", bundle.card.inputs, session.get_inputs()),
@@ -234,20 +235,36 @@ def _check_graph(bundle: Bundle, session: Any) -> None:
         for tensor in declared.values():
             if tensor.name not in tensors:
                 raise BundleError(
-                    f"{bundle.graph}: no {side} {tensor.name!r} (it has {', '.join(tensors)})"
+                    f"{path}: no {side} {tensor.name!r} (it has {', '.join(tensors)})"
                 )
             real = tensors[tensor.name]
             kind = f"tensor({_ONNX_TYPES.get(tensor.dtype, tensor.dtype)})"
             if real.type != kind or len(real.shape) != len(tensor.axes):
                 raise BundleError(
-                    f"{bundle.graph}: {side} {tensor.name!r} is {real.type} with "
+                    f"{path}: {side} {tensor.name!r} is {real.type} with "
                     f"{len(real.shape)} axes, the card says {kind} with {len(tensor.axes)}"
                 )
         if side == "input" and len(found) != len(declared):
-            raise BundleError(f"{bundle.graph}: the card leaves out one of {', '.join(tensors)}")
+            raise BundleError(f"{path}: the card leaves out one of {', '.join(tensors)}")
 
 
-def _run(bundle: Bundle, session: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _run(bundle: Bundle, sessions: Mapping[Path, Any], inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Run every graph; of several give the averages."""
+    (first, *others) = (_run_one(bundle, path, sessions[path], inputs) for path in sessions)
+    if not others:
+        return first
+    for path, found in zip(bundle.graphs[1:], others, strict=True):
+        for name, values in found.items():
+            if values.shape != first[name].shape:
+                raise BundleError(
+                    f"{path}: {name} has shape {values.shape}, that of other replicates has "
+                    f"{first[name].shape}"
+                )
+    every = [first, *others]
+    return {name: np.mean([x[name] for x in every], axis=0, dtype=np.float64) for name in first}
+
+
+def _run_one(bundle: Bundle, path: Path, session: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
     card = bundle.card
@@ -258,7 +275,7 @@ def _run(bundle: Bundle, session: Any, inputs: Mapping[str, Any]) -> dict[str, A
     except (ort.Fail, ort.InvalidArgument, ort.RuntimeException) as error:
         first = str(error).splitlines()[0]
         shapes = ", ".join(f"{name} {values.shape}" for name, values in feeds.items())
-        raise BundleError(f"{bundle.graph}: does not run on {shapes}: {first}") from error
+        raise BundleError(f"{path}: does not run on {shapes}: {first}") from error
     return {str(name): array for name, array in zip(card.outputs, arrays, strict=True)}
 
 
@@ -278,12 +295,15 @@ def _compare(bundle: Bundle, name: str, found: Any, expected: Any, what: str) ->
 
 
 def _check_causal(
-    bundle: Bundle, session: Any, inputs: Mapping[str, Any], found: Mapping[str, Any]
+    bundle: Bundle,
+    sessions: Mapping[Path, Any],
+    inputs: Mapping[str, Any],
+    found: Mapping[str, Any],
 ) -> None:
     rows = inputs["rows"].copy()
     # Another row of the right kind: ids of the first row, or the next channel.
     rows[:, -1] = np.roll(rows[:, -1], 1, axis=-1) if rows.ndim > 2 else rows[:, 0]
-    again = _run(bundle, session, {**inputs, "rows": rows})
+    again = _run(bundle, sessions, {**inputs, "rows": rows})
     for name, values in again.items():
         # Of attention maps (batch, layer, head, query, key) it is the rows that ask.
         along = 3 if name == "attention" else 1

@@ -10,40 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from glm_annotate.genome import BITS, Codes, Genome, N, to_codes
-
-
-class Skip(StrEnum):
-    """Why an allele, or one score of it, has no number."""
-
-    REF_MISMATCH = "REF_MISMATCH"
-    CONTIG_MISSING = "CONTIG_MISSING"
-    SYMBOLIC = "SYMBOLIC"
-    SPANNING = "SPANNING"
-    BREAKEND = "BREAKEND"
-    AMBIGUOUS = "AMBIGUOUS"
-    TOO_LONG = "TOO_LONG"
-    OFF_CONTIG = "OFF_CONTIG"
-    OUT_OF_SCOPE = "OUT_OF_SCOPE"
-    NO_CHANGE = "NO_CHANGE"
-    FAILED = "FAILED"
-    INDEL = "INDEL"
-    TOKENIZATION = "TOKENIZATION"
-    NO_SIGNAL = "NO_SIGNAL"
-    NOT_FINITE = "NOT_FINITE"
-
-
-SKIPS = tuple(Skip)  # `Alleles.skip` holds 1 + the place in here, 0 for none
-
-
-def skip_code(skip: Skip) -> int:
-    """Give the number that stands for a reason in columns."""
-    return SKIPS.index(skip) + 1
+from glm_annotate.skips import SKIPS as SKIPS
+from glm_annotate.skips import Skip as Skip
+from glm_annotate.skips import skip_code as skip_code
 
 
 @dataclass(frozen=True, slots=True)

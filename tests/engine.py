@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from glm_annotate.alignment import Alignment
 from glm_annotate.annotate import Annotator, Model, Result, score_chunks
 from glm_annotate.bundle import load_bundle
-from glm_annotate.channels import Channels
 from glm_annotate.chunks import Chunk
 from glm_annotate.genome import Genome
+from glm_annotate.opening import open_channels
 from glm_annotate.runtime import OrtRunner, Settings, open_runners
 from glm_annotate.scores import parse_scores
+from glm_annotate.signals import BigWig
 from glm_annotate.variants import SKIPS
 
 Allele = tuple[str, int, str, str]
@@ -53,6 +53,7 @@ class Engine:
         batch: int = 0,
         threads: int = 1,
         msa: Path | None = None,
+        signals: Mapping[str, Path] | None = None,
     ) -> None:
         self.bundle = load_bundle(bundle)
         self.genome = Genome(fasta, circular=circular)
@@ -60,11 +61,8 @@ class Engine:
         strands = (False, True) if (strand or self.bundle.card.strand) == "both" else (False,)
         runners = open_runners(self.bundle, Settings(batch=batch, threads=threads))
         self.runner: OrtRunner = runners[0]
-        channels = None
-        if msa is not None:
-            spec = self.bundle.card.encoder
-            alignment = Alignment(str(msa), self.genome, len(spec.channels))
-            channels = Channels(spec, self.genome, {"msa": alignment})
+        files = {x: BigWig(x, str(path), self.genome) for x, path in (signals or {}).items()}
+        channels = open_channels(self.bundle, self.genome, str(msa) if msa else None, files)
         model = Model("T", self.bundle, specs, strands, circular, runners, channels=channels)
         self.annotator = Annotator(self.genome, [model])
 

@@ -236,6 +236,7 @@ def test_weights_beside_the_graph(folder):
 
 
 def test_every_graph_of_the_bundle_is_looked_into(folder):
+    (folder / "model.onnx").rename(folder / "model.0.onnx")
     (folder / "model.1.onnx").write_bytes(model_of(weights("w", "../x")).SerializeToString())
     write_bundle(folder, CARD)
     refuse(folder, "model.1.onnx", "../x")

@@ -613,8 +613,8 @@ def test_without_an_alignment(
     line = capfd.readouterr().err.splitlines()[-1]
     assert "--msa" in line
     assert "3 other species" in line
-    assert call(*command, "-m", signals, "--msa", msa) == 1
-    assert "encoder.channels of bigWigs" in capfd.readouterr().err
+    assert call(*command, "-m", signals, "--msa", msa) == 2
+    assert "name its bigWig: --signal CTCF=FILE.bw" in capfd.readouterr().err
     assert not (tmp_path / "out.vcf").exists()
     assert call(*command, "-m", plain, "--msa", msa) == 0
     assert "no model of this run reads an alignment" in capfd.readouterr().err

@@ -201,7 +201,7 @@ def test_a_whole_run_from_a_file(home: Path, tmp_path: Path, annotate: Annotate)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("scores = 'LLR'\n", "unknown key 'scores'; known: allow-ref-mismatch, batch-size"),
+        ("scores = 'LLR'\n", "unknown key 'scores'; known: allow-ref-mismatch, assay, batch-size"),
         ("score 'LLR'\n", "not TOML"),
         ("threads = 'x'\n", "--threads"),
     ],

@@ -110,7 +110,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path, capsys):
     [
         (lambda p: p / "none", "no such file or folder"),
         (lambda p: p, "holds no weights; known are"),
-        (lambda p: write(p / "w.h5", b"x"), r"found \.h5, known are \.safetensors"),
+        (lambda p: write(p / "w.npz", b"x"), r"found \.npz, known are \.safetensors"),
         (lambda p: write(p / "w", b"x"), "found no suffix"),
         (lambda p: write(p / "w.bin", b"<html>"), "not a file of torch.save"),
         (lambda p: write(p / "w.bin", b"PK\x03\x04"), "cannot be read as tensors alone"),

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ValidationError
 from glm_annotate.card import ModelCard, Provenance
 from glm_annotate.errors import InputError, UsageError
 from glm_annotate.scores import parse_scores
+from glm_annotate.train.families.family import Network
+from glm_annotate.train.families.predictor import Predictor
 from glm_annotate.train.graph import Precision
 from glm_annotate.train.subjects import FACTS, Subject
 
@@ -68,7 +70,9 @@ def card_values(
     Raises:
         InputError: A key is unknown, contradicts the checkpoint, or its value is not allowed.
     """
-    allowed = sorted(set(ModelCard.model_fields) - set(FACTS) - _ELSEWHERE)
+    network = subject.network
+    elsewhere = frozenset() if isinstance(network, Predictor) else _ELSEWHERE
+    allowed = sorted(set(ModelCard.model_fields) - set(FACTS) - elsewhere)
     for key in given:
         if key in FACTS:
             raise InputError(f"{name}: {key!r} comes from the checkpoint; remove it from the card")
@@ -85,10 +89,11 @@ def card_values(
         **subject.card,
         **given,
         **{key: subject.card[key] for key in FACTS if key in subject.card},
-        "embedding": {"dim": subject.network.dim, **suggested, **rule},
         "precision": precision,
         "provenance": subject.provenance(provenance),
     }
+    if isinstance(network, Network):
+        values["embedding"] = {"dim": network.dim, **suggested, **rule}
     if attention:
         axes = ("batch", "layer", "head", "query", "key")
         values["outputs"] = {**values["outputs"], "attention": {"name": "attention", "axes": axes}}
@@ -116,6 +121,8 @@ def _check_card(name: str, card: ModelCard, subject: Subject) -> None:
             f"{name}: strand is {card.strand!r}, wanted both or forward: the network reads one "
             "strand at a time"
         )
+    if isinstance(subject.network, Predictor):
+        return
     limit, most = subject.network.max_rows, card.window.max_tokens
     if limit is not None and most is not None and most > limit:
         raise InputError(f"{name}: window.max_tokens is {most}, wanted at most {limit} rows")

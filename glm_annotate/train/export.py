@@ -22,12 +22,15 @@ from glm_annotate.card import ModelCard
 from glm_annotate.encoding import make_encoder, mask_rows
 from glm_annotate.errors import InputError
 from glm_annotate.testing import check_bundle
-from glm_annotate.train import graph
+from glm_annotate.track_choice import TrackChoice
+from glm_annotate.train import graph, predictors
 from glm_annotate.train.card_source import CardSource, card_values, context_of, read_card
 from glm_annotate.train.families.family import Network
+from glm_annotate.train.families.predictor import Predictor
 from glm_annotate.train.graph import Batch, Parity, Precision, Values
+from glm_annotate.train.importing import Imported
 from glm_annotate.train.quantise import SCALED, calibration_batches, quantise
-from glm_annotate.train.subjects import Subject, open_subject
+from glm_annotate.train.subjects import Subject, imported_subject, open_subject
 
 _SELFTEST_LENGTH = 96
 _SMALLEST_ATOL = 1e-4
@@ -67,6 +70,7 @@ class ExportOptions:
         precision: How matrices are stored.
         calibration: FASTA whose windows set the scales of int8.
         attention: Give the graph the output `attention`.
+        tracks: Which tracks of a predictor are kept; None: all.
         force: Replace a bundle that is already there.
     """
 
@@ -76,6 +80,7 @@ class ExportOptions:
     precision: Precision = "fp32"
     calibration: str | Path | None = None
     attention: bool = False
+    tracks: TrackChoice | None = None
     force: bool = False
 
 
@@ -98,7 +103,7 @@ def export(source: str | Path, folder: str | Path, **options: Any) -> ExportRepo
     name, given = read_card(wanted.card)
     context = context_of(name, given, wanted.context)
     subject = open_subject(source, family=wanted.family, context=context)
-    if wanted.attention and not subject.network.has_attention:
+    if wanted.attention and not getattr(subject.network, "has_attention", False):
         raise InputError(f"{subject.name}: the architecture has no attention maps to export")
     values = card_values(
         name, given, subject, precision=wanted.precision, attention=wanted.attention
@@ -111,6 +116,27 @@ def export(source: str | Path, folder: str | Path, **options: Any) -> ExportRepo
         ) from error
 
 
+def export_imported(made: Imported, folder: str | Path, **options: Any) -> ExportReport:
+    """Write the bundle of weights that a user had, see `importing.prepare`.
+
+    Args:
+        made: Networks and card.
+        folder: The bundle to make.
+        **options: `card`, `precision`, `tracks` and `force` of `ExportOptions`.
+
+    Raises:
+        InputError: The card is not usable, or something lies where the bundle goes.
+        BundleError: ONNX Runtime does not compute what torch computes.
+    """
+    wanted = ExportOptions(**options)
+    target = Path(os.path.realpath(folder))
+    _check_place(target, Path(folder) / "none", force=wanted.force)
+    name, given = read_card(wanted.card)
+    subject = imported_subject(made)
+    values = card_values(name, given, subject, precision=wanted.precision, attention=False)
+    return _write(target, subject, values, wanted)
+
+
 def _write(
     target: Path, subject: Subject, values: dict[str, Any], wanted: ExportOptions
 ) -> ExportReport:
@@ -119,10 +145,13 @@ def _write(
     try:
         if subject.tokenizer is not None:
             (scratch / TOKENIZER).write_text(subject.tokenizer, encoding="utf-8")
-        measured = _write_graph(scratch, subject, values, wanted)
+        if isinstance(subject.network, Predictor):
+            measured = _write_predictor(scratch, subject, values, wanted)
+        else:
+            measured = _write_graph(scratch, subject, values, wanted)
         written = write_bundle(scratch, measured.card)
         check_bundle(scratch)
-        size = sum(path.stat().st_size for path in scratch.glob(f"{GRAPH}*"))
+        size = sum(path.stat().st_size for path in scratch.glob("model*"))
         _move(scratch, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -136,11 +165,22 @@ class _Measured:
     rounding: Parity
 
 
+def _write_predictor(
+    scratch: Path, subject: Subject, values: dict[str, Any], wanted: ExportOptions
+) -> _Measured:
+    table = predictors.choose(subject, wanted.tracks)
+    card = ModelCard.model_validate(values)
+    parity, rounding = predictors.write_graphs(scratch, subject, card, wanted.precision, table)
+    return _Measured(_with_measurements(values, parity, rounding), parity, rounding)
+
+
 def _write_graph(
     scratch: Path, subject: Subject, values: dict[str, Any], wanted: ExportOptions
 ) -> _Measured:
     """Write graph and self-test into a folder, and measure how far they are from torch."""
     network, card = subject.network, ModelCard.model_validate(values)
+    if not isinstance(network, Network):
+        raise TypeError(f"{subject.name}: not a language model")
     path, maps = scratch / GRAPH, wanted.attention
     full = _full_rows(subject.name, card, network, scratch / TOKENIZER)
     windows: list[Batch] = []

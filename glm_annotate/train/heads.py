@@ -3,7 +3,8 @@
 `python -m glm_annotate.train.heads` writes `glm_annotate/heads/*.onnx`. They run in a session of
 their own after the model's, on the model's device, so that a window returns bytes where its
 output has megabytes, and the model's file is never edited. Each exists for every element type that
-a model's output may have; sums are taken in double.
+a model's output may have, and for double, which averages of replicates are; sums are taken in
+double.
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ import onnx
 from onnx import TensorProto, helper
 
 FOLDER = Path(__file__).parent.parent / "heads"
-_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "float64": TensorProto.DOUBLE,
+}
 # What every provider of the supported ONNX Runtime releases reads.
 _OPSET, _IR = 17, 8
 
 
 def rows_head(dtype: str) -> onnx.ModelProto:
-    """Pick rows: values (B, T, V), index (M, 2) of (window, row) -> picked (M, V) float32."""
+    """Pick rows: values (B, T, V), index (M, 2) of (window, row) -> picked (M, V), no half."""
+    element = TensorProto.DOUBLE if dtype == "float64" else TensorProto.FLOAT
     nodes = [
         helper.make_node("GatherND", ["values", "index"], ["chosen"]),
-        helper.make_node("Cast", ["chosen"], ["picked"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["chosen"], ["picked"], to=element),
     ]
     inputs = [_value("values", dtype, ["B", "T", "V"]), _int64("index", ["M", 2])]
-    return _model(nodes, inputs, "picked", TensorProto.FLOAT, ["M", "V"])
+    return _model(nodes, inputs, "picked", element, ["M", "V"])
 
 
 def pool_head(dtype: str) -> onnx.ModelProto:
@@ -61,7 +67,26 @@ def token_head(dtype: str) -> onnx.ModelProto:
     return _model(nodes, inputs, "logp", TensorProto.DOUBLE, ["B", "T"], [last])
 
 
-HEADS = {"rows": rows_head, "pool": pool_head, "tokens": token_head}
+def mean_head(dtype: str) -> onnx.ModelProto:
+    """Average replicates one by one: (total (B, T, X) double + values) / count -> mean double.
+
+    The count is 1 for all but the last one, so that equal replicates have exactly their own mean.
+    """
+    nodes = [
+        helper.make_node("Cast", ["values"], ["wide"], to=TensorProto.DOUBLE),
+        helper.make_node("Add", ["total", "wide"], ["sum"]),
+        helper.make_node("Div", ["sum", "count"], ["mean"]),
+    ]
+    inputs = [
+        _value("values", dtype, ["B", "T", "X"]),
+        # Of one number at first.
+        helper.make_tensor_value_info("total", TensorProto.DOUBLE, ["b", "t", "x"]),
+        helper.make_tensor_value_info("count", TensorProto.DOUBLE, []),
+    ]
+    return _model(nodes, inputs, "mean", TensorProto.DOUBLE, ["B", "T", "X"])
+
+
+HEADS = {"rows": rows_head, "pool": pool_head, "tokens": token_head, "mean": mean_head}
 
 
 def build() -> dict[str, bytes]:

@@ -30,6 +30,7 @@ from glm_annotate.train.config import TrainConfig, data_folder, load_config
 from glm_annotate.train.data import MASKS, Corpus, load_corpus, stream
 from glm_annotate.train.families import FAMILIES, Family
 from glm_annotate.train.families.family import Network
+from glm_annotate.train.families.predictor import Predictor
 from glm_annotate.train.losses import base_loss, base_tokens, class_weights, mask_batch, masked_loss
 from glm_annotate.train.optim import Average, anneal_fraction, learning_rate, make_optimizers
 
@@ -83,15 +84,18 @@ def find_family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def check_trainable(family: Family, network: Network, encoder: Encoder, context: int) -> None:
+def check_trainable(
+    family: Family, network: Network | Predictor, encoder: Encoder, context: int
+) -> Network:
     """Refuse what masked training over single bases cannot feed or would train wrongly.
 
     Raises:
         InputError: The family predicts the next base or reads an alignment, or ids or rows of the
             encoder do not fit into the network.
     """
-    if family.objective != "masked" or network.channels:
-        kind = "reads an alignment" if network.channels else f"is {family.objective}"
+    if isinstance(network, Predictor) or family.objective != "masked" or network.channels:
+        reads = isinstance(network, Network) and network.channels
+        kind = "reads an alignment" if reads else f"is {family.objective}"
         raise InputError(
             f"family {family.name!r} {kind} and cannot be trained, which is by masking bases "
             "alone; export an official checkpoint of it, or choose another family"
@@ -109,6 +113,7 @@ def check_trainable(family: Family, network: Network, encoder: Encoder, context:
             f"data.context: found {context}, which is {rows} rows; the network takes at most "
             f"{network.max_rows}; shorten the window, or raise its positions in [model]"
         )
+    return network
 
 
 class _Run:
@@ -121,8 +126,8 @@ class _Run:
         torch.manual_seed(config.seed)
         family = find_family(config.family)
         self.encoder: Encoder = make_encoder(config.encoder)
-        self.network: Network = family.build(config.model)
-        check_trainable(family, self.network, self.encoder, config.data.context)
+        built = family.build(config.model)
+        self.network = check_trainable(family, built, self.encoder, config.data.context)
         if config.init:
             self.network.load_state_dict(checkpoints.load(home / config.init).average)
         self.fabric = Fabric(accelerator="cpu", devices=1, precision=config.run.precision)

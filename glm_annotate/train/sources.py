@@ -22,11 +22,12 @@ from torch import Tensor
 from glm_annotate.bundle import CARD, cache_dir
 from glm_annotate.errors import InputError
 from glm_annotate.train.families.family import Source
+from glm_annotate.train.keras_h5 import read_weights
 
 # In the order of preference; `*` also names shards, whose index lies beside them.
 _WEIGHTS = (
     "model.safetensors", "model-*.safetensors", "pytorch_model.bin", "pytorch_model-*.bin",
-    "pytorch_model-*.pt", "*.safetensors", "*.pt", "*.pth", "*.ckpt", "*.bin",
+    "pytorch_model-*.pt", "*.safetensors", "*.pt", "*.pth", "*.ckpt", "*.bin", "*.h5",
 )  # fmt: skip
 _BESIDE = (
     "config.json", "*.yml", "*.yaml", "vocab.txt", "tokenizer.json", "tokenizer_config.json",
@@ -41,7 +42,8 @@ _SETTINGS = (
 # What some files wrap the weights in.
 _WRAPPERS = ("state_dict", "model_state_dict", "module")
 _UNREADABLE = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, TypeError)
-_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_KERAS = (".h5", ".hdf5")
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", *_KERAS)
 _SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)(\.\w+)")
 
 
@@ -166,6 +168,8 @@ def _choose(files: Iterable[str], name: str) -> list[str]:
 def _load(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return _load_safetensors(path)
+    if path.suffix in _KERAS:
+        return read_weights(path)
     try:
         with path.open("rb") as handle:
             start = handle.read(2)

@@ -8,8 +8,8 @@ be replaced by the author's card file.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from glm_annotate.card import Provenance
 from glm_annotate.errors import InputError
 from glm_annotate.train import checkpoints, graph
 from glm_annotate.train.checkpoints import Checkpoint
+from glm_annotate.train.exported import Exportable
 from glm_annotate.train.families import FAMILIES
 from glm_annotate.train.families.family import Family, Loaded, Network, Official, Source
+from glm_annotate.train.families.predictor import Predicted, Predictor
+from glm_annotate.train.importing import Imported
 from glm_annotate.train.sources import open_source
 
 # Keys that no card file may hold: the checkpoint decides them.
@@ -35,17 +38,26 @@ class Subject:
 
     Attributes:
         name: How messages call it.
-        network: In evaluation mode, float32.
+        networks: In evaluation mode, float32; several are replicates, whose outputs are averaged.
         card: Card keys, those of `FACTS` among them.
         provenance: Completes what the author wrote with what the checkpoint knows.
         tokenizer: The text of `tokenizer.json`, for a bpe encoder.
+        tracks: Rows of `tracks.tsv`, of a predictor.
+        files: Further files of the bundle.
     """
 
     name: str
-    network: Network
+    networks: tuple[Exportable, ...]
     card: dict[str, Any]
     provenance: Callable[[Provenance], dict[str, Any]]
     tokenizer: str | None = None
+    tracks: tuple[Mapping[str, str], ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def network(self) -> Exportable:
+        """The network, of replicates the first."""
+        return self.networks[0]
 
 
 def open_subject(
@@ -104,6 +116,8 @@ def _own(path: str | Path, context: int | None) -> Subject:
         raise InputError(f"{path}: family {config.family!r} is unknown; known are {known}")
     family = FAMILIES[config.family]
     network = family.build(config.model)
+    if isinstance(network, Predictor):
+        raise InputError(f"{path}: a predictor of tracks, which only official checkpoints give yet")
     try:
         network.load_state_dict(state.average)
     except RuntimeError as error:
@@ -126,11 +140,15 @@ def _own(path: str | Path, context: int | None) -> Subject:
     def provenance(given: Provenance) -> dict[str, Any]:
         return _own_provenance(given, state, network)
 
-    return Subject(str(path), network.eval(), card, provenance)
+    return Subject(str(path), (network.eval(),), card, provenance)
 
 
-def _official(source: Source, family: Family, official: Official, loaded: Loaded) -> Subject:
+def _official(
+    source: Source, family: Family, official: Official, loaded: Loaded | Predicted
+) -> Subject:
     given = dict(loaded.card)
+    networks: tuple[Exportable, ...]
+    networks = loaded.networks if isinstance(loaded, Predicted) else (loaded.network,)
     repository = source.repository.partition("@")[0]
     releases = {x.repository.partition("@")[0]: x.name for x in official.releases}
     folder = source.folder.resolve().name if source.folder is not None else family.name
@@ -140,7 +158,7 @@ def _official(source: Source, family: Family, official: Official, loaded: Loaded
         "description": f"{family.title}, official checkpoint.",
         "logits_shift": int(family.objective == "causal"),
         **given,
-        **_facts(family, loaded.network),
+        **_facts(family, networks[0]),
     }
     known = {
         "code_licence": official.code_licence,
@@ -149,16 +167,36 @@ def _official(source: Source, family: Family, official: Official, loaded: Loaded
         **given.get("provenance", {}),
     }
 
-    if loaded.tokenizer is not None:
-        _check_tokenizer(source, loaded.tokenizer)
+    tokenizer = None if isinstance(loaded, Predicted) else loaded.tokenizer
+    if tokenizer is not None:
+        _check_tokenizer(source, tokenizer)
 
     def provenance(written: Provenance) -> dict[str, Any]:
         values = written.model_dump(exclude_defaults=True)
-        quality = {**known.get("quality", {}), **written.quality, **_origin(source, loaded)}
+        quality = {**known.get("quality", {}), **written.quality, **_origin(source, networks)}
         command = f"glm-annotate export hf://{source.repository}" if source.repository else ""
         return {"command": command, **known, **values, "quality": quality}
 
-    return Subject(source.name, loaded.network, card, provenance, loaded.tokenizer)
+    made = Subject(source.name, networks, card, provenance, tokenizer)
+    if isinstance(loaded, Predicted):
+        return replace(made, tracks=loaded.tracks, files=loaded.files)
+    return made
+
+
+def imported_subject(made: Imported) -> Subject:
+    """Make a subject of weights that a user had."""
+    networks = made.predicted.networks
+    card = {**made.card, **_facts(made.family, networks[0])}
+    known = dict(made.card.get("provenance", {}))
+
+    def provenance(written: Provenance) -> dict[str, Any]:
+        values = written.model_dump(exclude_defaults=True)
+        parameters = sum(weight.numel() for x in networks for weight in x.parameters())
+        quality = {**known.get("quality", {}), **written.quality, "parameters": parameters}
+        return {**known, **values, "quality": quality}
+
+    tracks, files = made.predicted.tracks, {**made.predicted.files, **made.files}
+    return Subject(str(card["name"]), networks, card, provenance, None, tracks, files)
 
 
 def _check_tokenizer(source: Source, text: str) -> None:
@@ -181,16 +219,18 @@ def _check_tokenizer(source: Source, text: str) -> None:
         raise InputError(f"{path}: cuts tokens at random; set its model's dropout to null")
 
 
-def _origin(source: Source, loaded: Loaded) -> dict[str, Any]:
+def _origin(source: Source, networks: Sequence[Exportable]) -> dict[str, Any]:
     """Say which weights these are; file names only, a path would tell about somebody's machine."""
     return {
-        "parameters": sum(weight.numel() for weight in loaded.network.parameters()),
+        "parameters": sum(weight.numel() for x in networks for weight in x.parameters()),
         "sha256_of_weights": {path.name: sha256_of(path) for path in source.files},
     }
 
 
-def _facts(family: Family, network: Network) -> dict[str, Any]:
+def _facts(family: Family, network: Exportable) -> dict[str, Any]:
     """List the keys that follow from family and network alone."""
+    if isinstance(network, Predictor):
+        return _predictor_facts(family, network)
     ids = {"name": graph.INPUT, "axes": ("batch", "length"), "dtype": "int64"}
     axes = {"logits": "vocabulary", "embedding": "channel"}
     inputs = {graph.INPUT: ids}
@@ -204,6 +244,19 @@ def _facts(family: Family, network: Network) -> dict[str, Any]:
         "outputs": {
             key: {"name": key, "axes": ("batch", "length", axes[key])} for key in graph.OUTPUTS
         },
+    }
+
+
+def _predictor_facts(family: Family, network: Predictor) -> dict[str, Any]:
+    inputs = {graph.INPUT: {"name": graph.INPUT, "axes": ("batch", "length"), "dtype": "uint8"}}
+    if network.channels:
+        axes = ("batch", "length", "channel")
+        inputs[graph.CHANNELS] = {"name": graph.CHANNELS, "axes": axes, "dtype": "float32"}
+    return {
+        "family": family.name,
+        "objective": family.objective,
+        "inputs": inputs,
+        "outputs": {name: {"name": name, "axes": axes} for name, axes in network.outputs.items()},
     }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from glm_annotate.train.families.predictor import Predicted, Predictor
+
 Values = Mapping[str, int | float | bool | str | list[int]]
 
 
@@ -140,7 +142,7 @@ class Official:
 
     variant: str
     recognise: Callable[[Source], bool]
-    load: Callable[[Source, int | None], Loaded]
+    load: Callable[[Source, int | None], Loaded | Predicted]
     tag: str
     tokenizer: str
     code_licence: str
@@ -164,7 +166,7 @@ class Family:
 
     name: str
     objective: str
-    build: Callable[[Values], Network]
+    build: Callable[[Values], Network | Predictor]
     trunk: Callable[[str, Tensor], bool]
     citation: str
     title: str = ""

@@ -1,0 +1,112 @@
+"""What shares of tracks and of contact maps have in common: passes of haplotypes, and results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from glm_annotate.answers import Floats, Ints
+from glm_annotate.channels import Values, as_rows, reverse_channels
+from glm_annotate.genome import Codes, reverse_complement
+from glm_annotate.model import Model, Result
+from glm_annotate.track_plan import TrackPlan
+from glm_annotate.variants import Skip, skip_code
+
+# Passes of one haplotype, by strand: one, or several that begin at other places of it.
+Passes = tuple[tuple[int, ...], ...]
+
+_LARGEST = float(np.finfo(np.float32).max)  # VCF's Float: larger ones could not be written
+
+
+def ask_passes(
+    plan: TrackPlan,
+    model: Model,
+    codes: Codes,
+    beside: Values | None,
+    edges: tuple[int, ...] = (0,),
+) -> list[Passes]:
+    """Ask for windows of haplotypes that begin at some places of them, on every strand.
+
+    Args:
+        plan: Takes the passes.
+        model: Gives strands, encoder and the bases of a window.
+        codes: Haplotypes, shape (n, L).
+        beside: Their channels, shape (n, L, C).
+        edges: Where the windows begin.
+
+    Returns:
+        The passes of each haplotype.
+    """
+    encoder, length = model.bundle.encoder, model.bundle.card.context
+    windows = []  # by strand and edge: rows (n, T) and channels (n, T, C)
+    for reverse in model.strands:
+        for edge in edges:
+            piece = codes[:, edge : edge + length]
+            near = None if beside is None else beside[:, edge : edge + length]
+            if reverse:
+                piece = reverse_complement(piece)
+                near = None if near is None else reverse_channels(near, encoder.spec)
+            (group,) = encoder.encode(piece)
+            windows.append((group.rows, None if near is None else as_rows(near, encoder.spec)))
+    out = []
+    for member in range(codes.shape[0]):
+        numbers = [
+            plan.add(rows[member], None if near is None else near[member]) for rows, near in windows
+        ]
+        step = len(edges)
+        out.append(tuple(tuple(numbers[i : i + step]) for i in range(0, len(numbers), step)))
+    return out
+
+
+def empty_result(model: Model, skip: Ints, silent: Ints) -> Result:
+    """Give a result without numbers, with the reasons that are the same for all scores.
+
+    Args:
+        model: Gives scores and tracks.
+        skip: Why an allele has no score at all; 0 for none, shape (n,).
+        silent: Why it has none of any score, though it is not skipped; 0 for none, shape (n,).
+    """
+    n, keys = skip.size, [spec.key for spec in model.scores]
+    result = Result(
+        skip.copy(),
+        {key: np.full(n, np.nan) for key in keys},
+        {key: silent.copy() for key in keys},
+    )
+    if model.tracks is None:
+        return result
+    tracks = len(model.tracks.names)
+    by_track = {key: np.full((n, tracks), np.nan) for key in keys}
+    sums = np.full((n, 2, tracks), np.nan)
+    return Result(result.skip, result.values, result.reasons, by_track, sums)
+
+
+def foresee(result: Result) -> Result:
+    """Put 0.0 in the place of each number to come of an empty result."""
+    for key, reasons in result.reasons.items():
+        scored = (result.skip == 0) & (reasons == 0)
+        result.values[key][scored] = 0.0
+        if key in result.tracks:
+            result.tracks[key][scored] = 0.0
+    return result
+
+
+def fill_result(result: Result, chosen: Ints, values: Mapping[str, Floats]) -> Result:
+    """Put numbers in an empty result, and of several tracks the largest without its sign.
+
+    Args:
+        result: Where to put them.
+        chosen: Alleles that have some.
+        values: By `ScoreSpec.key`: of every allele by track, shape (n, tracks).
+    """
+    for key, every in values.items():
+        numbers = every[chosen]
+        fine = np.abs(numbers) <= _LARGEST  # False for NaN
+        numbers = np.where(fine, numbers, np.nan)
+        top = np.where(fine, np.abs(numbers), -1.0).argmax(axis=1)
+        result.values[key][chosen] = numbers[np.arange(chosen.size), top]
+        if key in result.tracks:
+            result.tracks[key][chosen] = numbers
+        none = chosen[~fine.any(axis=1) & (result.reasons[key][chosen] == 0)]
+        result.reasons[key][none] = skip_code(Skip.NOT_FINITE)
+    return result
