@@ -523,3 +523,16 @@ def cispliceai(tmp_path_factory) -> Path:
     bundle = tmp_path_factory.mktemp("models") / "cispliceai"
     assert call("models", "import", "cispliceai", "-o", bundle) == 0
     return bundle
+
+
+@pytest.mark.parity
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("model", ["mmsplice", "mtsplice"])
+def test_models_of_exon_parts_are_refused_in_one_line(tmp_path, capsys, model):
+    try:
+        importlib.metadata.version("mmsplice")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("the package mmsplice is not installed")
+    assert call("models", "import", model, "-o", tmp_path / "b") == 1
+    assert "a model of parts of exons" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
