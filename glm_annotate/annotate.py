@@ -105,14 +105,14 @@ class Annotator:
         """Cut and encode windows, and plan the passes."""
         for task in work.tasks:
             task.ask(self.genome)
-            work.passes[task.model.tag] = task.seal()
+            work.passes[task.model.tag] = task.plan.seal()
         return work
 
     def run(self, work: Work, session: int = 0) -> Work:
         """Make the forward passes on one of the models' sessions."""
         for task in work.tasks:
             try:
-                task.execute(task.model.runners[session])
+                task.plan.execute(task.model.runners[session])
             except PassFailed:
                 task.failed = True
         return work
@@ -135,7 +135,7 @@ class Annotator:
         return {
             task.model.tag: sum(
                 count * task.model.runners[0].seconds_per_pass(rows, task.model.outputs)
-                for rows, count in task.rows_counts().items()
+                for rows, count in task.plan.rows_counts().items()
             )
             for task in work.tasks
         }
@@ -162,9 +162,9 @@ class Annotator:
         for i in task.chosen.tolist():
             single = task.single(i)
             single.ask(self.genome)
-            single.seal()
+            single.plan.seal()
             try:
-                single.execute(task.model.runners[0])
+                single.plan.execute(task.model.runners[0])
             except PassFailed as error:
                 logger.warning("%s: a forward pass failed: %s", task.model.tag, error)
                 total.skip[i] = skip_code(Skip.FAILED)

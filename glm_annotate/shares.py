@@ -22,6 +22,19 @@ from glm_annotate.track_tasks import make_track_task
 from glm_annotate.variants import Alleles
 
 
+class Passes(Protocol):
+    """What the pipeline needs of the plan of a task's passes."""
+
+    def seal(self) -> int:
+        """End asking; gives the number of distinct passes."""
+
+    def rows_counts(self) -> dict[int, int]:
+        """Count distinct passes by their number of rows."""
+
+    def execute(self, runner: OrtRunner) -> None:
+        """Make the passes, and do what is done with their answers at once; raises PassFailed."""
+
+
 class Share(Protocol):
     """What the pipeline needs of a task.
 
@@ -35,17 +48,12 @@ class Share(Protocol):
     chosen: Ints
     failed: bool
 
+    @property
+    def plan(self) -> Passes:
+        """The passes that were asked for."""
+
     def ask(self, genome: Genome) -> None:
         """Cut and encode windows, and say what is read of their passes."""
-
-    def seal(self) -> int:
-        """End asking; gives the number of distinct passes."""
-
-    def rows_counts(self) -> dict[int, int]:
-        """Count distinct passes by their number of rows."""
-
-    def execute(self, runner: OrtRunner) -> None:
-        """Make the passes; raises PassFailed."""
 
     def result(self) -> Result:
         """Give the scores, after the passes."""

@@ -26,7 +26,6 @@ from glm_annotate.gene_models import Gene
 from glm_annotate.genome import Codes, Genome, N
 from glm_annotate.model import Model, Result, Splice
 from glm_annotate.passes import Passes, ask_passes, empty_result, foresee
-from glm_annotate.runtime import OrtRunner
 from glm_annotate.splice_scores import align_alt, splice_deltas
 from glm_annotate.tasks import choose
 from glm_annotate.track_plan import Answers, TrackPlan
@@ -70,18 +69,6 @@ class SpliceTask:
     def ask(self, genome: Genome) -> None:
         """Cut and encode windows, and say what is to be done with their predictions."""
         _ask(self, genome)
-
-    def seal(self) -> int:
-        """End asking; gives the number of distinct passes."""
-        return self.plan.seal()
-
-    def rows_counts(self) -> dict[int, int]:
-        """Count distinct passes by their number of rows."""
-        return self.plan.rows_counts()
-
-    def execute(self, runner: OrtRunner) -> None:
-        """Make the passes and score alleles as they are done; raises PassFailed."""
-        self.plan.execute(runner)
 
     def result(self) -> Result:
         """Turn what was gathered into scores."""

@@ -18,7 +18,6 @@ from glm_annotate.genome import Genome
 from glm_annotate.model import Model, Result
 from glm_annotate.pairs import Pair, cut_pairs, cuts, grid_pairs, variant_pairs
 from glm_annotate.plan import Plan
-from glm_annotate.runtime import OrtRunner
 from glm_annotate.variants import Alleles, Skip, skip_code
 from glm_annotate.windows import WindowBatch, cut_windows, fit, too_long
 
@@ -53,18 +52,6 @@ class Task:
     def ask(self, genome: Genome) -> None:
         """Ask for all evidence that the scores read, each kind once."""
         _ask(self, genome)
-
-    def seal(self) -> int:
-        """End asking; gives the number of distinct passes."""
-        return self.plan.seal()
-
-    def rows_counts(self) -> dict[int, int]:
-        """Count distinct passes by their number of rows."""
-        return self.plan.rows_counts()
-
-    def execute(self, runner: OrtRunner) -> None:
-        """Make the passes; raises PassFailed."""
-        self.plan.execute(runner)
 
     def result(self) -> Result:
         """Turn the answers into scores."""

@@ -24,7 +24,6 @@ from glm_annotate.errors import BundleError
 from glm_annotate.genome import Genome
 from glm_annotate.model import Model, Result, Tracks
 from glm_annotate.passes import Passes, ask_passes, empty_result, fill_result, foresee
-from glm_annotate.runtime import OrtRunner
 from glm_annotate.tasks import choose
 from glm_annotate.track_plan import Answers, TrackPlan
 from glm_annotate.track_scores import merge_strands, merge_values, score_tracks
@@ -74,18 +73,6 @@ class TrackTask:
     def ask(self, genome: Genome) -> None:
         """Cut and encode windows, and say what is to be done with their predictions."""
         _ask(self, genome)
-
-    def seal(self) -> int:
-        """End asking; gives the number of distinct passes."""
-        return self.plan.seal()
-
-    def rows_counts(self) -> dict[int, int]:
-        """Count distinct passes by their number of rows."""
-        return self.plan.rows_counts()
-
-    def execute(self, runner: OrtRunner) -> None:
-        """Make the passes and score alleles as they are done; raises PassFailed."""
-        self.plan.execute(runner)
 
     def result(self) -> Result:
         """Turn what was gathered into scores."""
