@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,13 @@ class Passes:
         rows: Distinct passes in the order run, shape (n, T) in the type of the graph's input; one
             array for each T.
         input: Name of the graph's input; `outputs`: of those that the scores read.
-        graph: The ONNX file.
+        graphs: The ONNX files: one, or the replicates that a pass runs all of.
     """
 
     rows: list[NDArray[Any]]
     input: str
     outputs: list[str]
-    graph: Path
+    graphs: tuple[Path, ...]
 
     @property
     def count(self) -> int:
@@ -85,7 +85,7 @@ class Passes:
 
     def first(self, count: int) -> Passes:
         """Keep at most `count` passes of every number of rows."""
-        return Passes([x[:count] for x in self.rows], self.input, self.outputs, self.graph)
+        return Passes([x[:count] for x in self.rows], self.input, self.outputs, self.graphs)
 
 
 def collect(job: Job) -> Passes:
@@ -107,7 +107,7 @@ def collect(job: Job) -> Passes:
         for width in widths
     ]
     outputs = [card.outputs[role].name for role in sorted(model.outputs)]
-    return Passes(rows, card.inputs["rows"].name, outputs, model.bundle.graph)
+    return Passes(rows, card.inputs["rows"].name, outputs, tuple(model.bundle.graphs))
 
 
 def _check(card: ModelCard) -> None:
@@ -118,8 +118,8 @@ def _check(card: ModelCard) -> None:
         )
 
 
-def open_session(graph: Path, threads: int, *, spinning: bool) -> Any:
-    """Open a session as the engine does, or (`spinning`) with ONNX Runtime's defaults."""
+def open_sessions(graphs: Sequence[Path], threads: int, *, spinning: bool) -> list[Any]:
+    """Open sessions as the engine does, or (`spinning`) with ONNX Runtime's defaults."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -127,21 +127,24 @@ def open_session(graph: Path, threads: int, *, spinning: bool) -> Any:
     options.log_severity_level = 4
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    providers = ["CPUExecutionProvider"]
+    return [onnxruntime.InferenceSession(str(x), options, providers=providers) for x in graphs]
 
 
-def bare_loop(session: Any, passes: Passes, batch: int) -> Callable[[], None]:
-    """Make the loop: every pass once, nothing read of the answers."""
+def bare_loop(sessions: Sequence[Any], passes: Passes, batch: int) -> Callable[[], None]:
+    """Make the loop: every pass once through every replicate, nothing read of the answers."""
 
     def run() -> None:
         for rows in passes.rows:
             for start in range(0, len(rows), batch):
-                session.run(passes.outputs, {passes.input: rows[start : start + batch]})
+                feeds = {passes.input: rows[start : start + batch]}
+                for session in sessions:
+                    session.run(passes.outputs, feeds)
 
     return run
 
 
-def _scan(sessions: dict[bool, Any], passes: Passes) -> dict[_Loop, float]:
+def _scan(sessions: dict[bool, list[Any]], passes: Passes) -> dict[_Loop, float]:
     """Time every batch size and both kinds of session options; returns median seconds."""
     loops = [_Loop(batch, spinning) for spinning in sessions for batch in BATCHES]
     taken = timing.interleave(
@@ -161,11 +164,11 @@ def measure(folder: Path, example: Path, model: str, options: timing.Options) ->
     source = data.write_vcf(folder / "mixed.vcf", contig, len(bases), sites)
     out, threads = folder / "mixed.out.vcf", options.threads
     job = Job(
-        str(source), str(example), (model,), output=str(out), force=True,
+        source=str(source), fasta=str(example), models=(model,), output=str(out), force=True,
         runtime=Settings(threads=threads), threads=threads,
     )  # fmt: skip
     passes = collect(job)
-    sessions = {x: open_session(passes.graph, threads, spinning=x) for x in (False, True)}
+    sessions = {x: open_sessions(passes.graphs, threads, spinning=x) for x in (False, True)}
     scan = _scan(sessions, passes.first(options.sizes.scan))
     finalists = sorted(scan, key=lambda key: scan[key])[:2]
     cli = [sys.executable, "-m", "glm_annotate", "-q", "vcf", source, "-f", example, "-m", model]

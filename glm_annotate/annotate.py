@@ -10,20 +10,21 @@ contig as circular and models that do not each get alleles aligned their way.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
+from glm_annotate.answers import Ints
 from glm_annotate.chunks import Chunk
+from glm_annotate.dense import is_dense
 from glm_annotate.genome import Genome, aliases
 from glm_annotate.model import Model as Model
 from glm_annotate.model import Result as Result
+from glm_annotate.pipeline import overlapped
 from glm_annotate.plan import PassFailed
+from glm_annotate.runtime import stop_runners
 from glm_annotate.shares import Share, make_share
 from glm_annotate.variants import AlleleReader, Alleles, Skip, skip_code
 
@@ -37,6 +38,25 @@ _CHUNK_BYTES = 1 << 25
 _CHUNK_COST = 1 << 40
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is asked of those who may know scores before: alleles, and 0 in `skip` where wanted."""
+
+    alleles: Alleles
+    skip: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Alleles of a chunk whose scores are known, and the text of their INFO keys but the status."""
+
+    alleles: Ints
+    texts: list[tuple[bytes, ...]]
+
+
+Known = Callable[[Chunk, Mapping[str, Asked]], dict[str, Taken]]
+
+
 @dataclass(slots=True)
 class Work:
     """A chunk on its way.
@@ -45,21 +65,24 @@ class Work:
         chunk: Its records.
         alleles: Their alleles, as any model reads them: `skip` and `record` are the same for all.
         passes: Distinct forward passes, by tag.
+        taken: Alleles whose scores were known before, by tag.
     """
 
     chunk: Chunk
     alleles: Alleles
     tasks: list[Share]
     passes: dict[str, int] = field(default_factory=dict)
+    taken: dict[str, Taken] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A finished chunk: its records, alleles, and each model's result by tag."""
+    """A finished chunk: its records, alleles, each model's result by tag, and what was taken."""
 
     chunk: Chunk
     alleles: Alleles
     results: dict[str, Result]
+    taken: dict[str, Taken] = field(default_factory=dict)
 
 
 class Annotator:
@@ -70,6 +93,7 @@ class Annotator:
         models: What to score with.
         contig_map: The user's own VCF-to-FASTA contig names.
         absent: VCF contig names that are treated as missing from the FASTA.
+        known: Gives the scores of alleles that need none made.
     """
 
     def __init__(
@@ -79,8 +103,9 @@ class Annotator:
         *,
         contig_map: dict[str, str] | None = None,
         absent: frozenset[str] = frozenset(),
+        known: Known | None = None,
     ) -> None:
-        self.genome, self.models = genome, models
+        self.genome, self.models, self._known = genome, models, known
         longest = max(model.bundle.card.context for model in models)
         names = {**(contig_map or {}), **dict.fromkeys(absent, "")}
         self._readers = {
@@ -98,8 +123,22 @@ class Annotator:
         """Read a chunk's alleles."""
         columns = chunk.chroms, chunk.pos, chunk.refs, chunk.alts, chunk.infos
         read = {circular: reader.read(*columns) for circular, reader in self._readers.items()}
-        tasks = [self._task(model, read[model.circular]) for model in self.models]
-        return Work(chunk, next(iter(read.values())), tasks)
+        asked = {
+            model.tag: Asked(read[model.circular], self._skip(model, read[model.circular]))
+            for model in self.models
+        }
+        taken = self._known(chunk, asked) if self._known is not None else {}
+        for tag, found in taken.items():
+            asked[tag].skip[found.alleles] = skip_code(Skip.PRECOMPUTED)
+        tasks = [
+            make_share(model, read[model.circular], asked[model.tag].skip) for model in self.models
+        ]
+        return Work(chunk, next(iter(read.values())), tasks, taken=taken)
+
+    def take(self, chunk: Chunk, alleles: Alleles) -> Work:
+        """Make a chunk of alleles that were made without records, for all models alike."""
+        tasks = [make_share(model, alleles, self._skip(model, alleles)) for model in self.models]
+        return Work(chunk, alleles, tasks)
 
     def prepare(self, work: Work) -> Work:
         """Cut and encode windows, and plan the passes."""
@@ -123,12 +162,12 @@ class Annotator:
             task.model.tag: self._one_by_one(task) if task.failed else task.result()
             for task in work.tasks
         }
-        return Scored(work.chunk, work.alleles, results)
+        return Scored(work.chunk, work.alleles, results, work.taken)
 
     def foresee(self, work: Work) -> Scored:
         """Give what is known of a prepared chunk before its passes: skips and reasons."""
         results = {task.model.tag: task.foreseen() for task in work.tasks}
-        return Scored(work.chunk, work.alleles, results)
+        return Scored(work.chunk, work.alleles, results, work.taken)
 
     def trial(self, work: Work) -> dict[str, float]:
         """Estimate the seconds that a prepared chunk's passes will take, by tag."""
@@ -140,14 +179,15 @@ class Annotator:
             for task in work.tasks
         }
 
-    def _task(self, model: Model, alleles: Alleles) -> Share:
+    def _skip(self, model: Model, alleles: Alleles) -> Ints:
+        """Say why alleles are not scored, as far as it is the same for all models of a kind."""
         card = model.bundle.card
         skip = alleles.skip.copy()
         if card.scope is not None and not model.ignore_scope:
             fits = np.array([self._in_scope(model, name) for name in alleles.contigs], dtype=bool)
             outside = (alleles.contig >= 0) & ~fits[alleles.contig]
             skip[(skip == 0) & outside] = skip_code(Skip.OUT_OF_SCOPE)
-        return make_share(model, alleles, skip)
+        return skip
 
     def _in_scope(self, model: Model, name: str) -> bool:
         key = model.tag, name
@@ -181,7 +221,10 @@ def _affordable(model: Model) -> int:
     if card.embedding is not None and "embedding" in model.outputs:
         size = max(size, 16 * card.embedding.dim)
     cost = sum(graph.stat().st_size for graph in model.bundle.graphs) * card.context
-    return min(_CHUNK_BYTES // size, _CHUNK_COST // cost)
+    # Neighbours share dense passes, so that a chunk of few records would lose their advantage.
+    shared = all(is_dense(model, spec) for spec in model.scores)
+    gain = max(1, card.context // 2 // model.dense) if shared else 1
+    return min(_CHUNK_BYTES // size, _CHUNK_COST * gain // cost)
 
 
 def score_chunks(
@@ -194,34 +237,15 @@ def score_chunks(
         works: Chunks whose alleles are read.
         on_done: Called with each chunk after its passes.
     """
-    sessions = len(annotator.models[0].runners)
-    pending: deque[Future[Work]] = deque()
-    with ExitStack() as stack:
-        pools = [stack.enter_context(ThreadPoolExecutor(1)) for _ in range(sessions)]
-        stack.push(partial(_stop, annotator))
-        for number, work in enumerate(works):
-            prepared = annotator.prepare(work)
-            session = number % sessions
-            pending.append(pools[session].submit(annotator.run, prepared, session))
-            if len(pending) > sessions:
-                yield _take(annotator, pending, on_done)
-        while pending:
-            yield _take(annotator, pending, on_done)
-
-
-def _take(
-    annotator: Annotator, pending: deque[Future[Work]], on_done: Callable[[Work], None] | None
-) -> Scored:
-    work = pending.popleft().result()
-    if on_done is not None:
-        on_done(work)
-    return annotator.finish(work)
-
-
-def _stop(annotator: Annotator, kind: type[BaseException] | None, *_: object) -> None:
-    """End the workers' passes; only an error or Ctrl-C leaves any to end."""
-    if kind is None:
-        return
-    for model in annotator.models:
-        for runner in model.runners:
-            runner.stopped = True
+    runners = [runner for model in annotator.models for runner in model.runners]
+    works = overlapped(
+        works,
+        annotator.prepare,
+        annotator.run,
+        sessions=len(annotator.models[0].runners),
+        stop=partial(stop_runners, runners),
+    )
+    for work in works:
+        if on_done is not None:
+            on_done(work)
+        yield annotator.finish(work)

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from glm_annotate.annotate import Annotator, Model, Work
+from glm_annotate.annotate import Annotator, Known, Model, Work
 from glm_annotate.errors import InputError
 from glm_annotate.genome import Genome, aliases
 from glm_annotate.header import Header, fields_of
@@ -51,6 +51,7 @@ def look_ahead(
     *,
     contig_map: dict[str, str],
     allow_mismatch: bool = False,
+    known: Known | None = None,
 ) -> tuple[Annotator, Works]:
     """Read the first chunks, and check that the FASTA is the reference that the VCF was made for.
 
@@ -58,7 +59,9 @@ def look_ahead(
         InputError: It does not look like it.
     """
     differing = {} if allow_mismatch else _other_lengths(source.header, genome, contig_map)
-    annotator = Annotator(genome, models, contig_map=contig_map, absent=frozenset(differing))
+    annotator = Annotator(
+        genome, models, contig_map=contig_map, absent=frozenset(differing), known=known
+    )
     works = (annotator.read(chunk) for chunk in source.chunks(annotator.chunk_size))
     first: list[Work] = []
     compared = wrong = held = 0

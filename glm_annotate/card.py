@@ -124,7 +124,8 @@ class ModelCard(_Strict):
         context: Bases of a window.
         anchor: Index in the window of the first changed base, after trimming and left-alignment;
             for an insertion the base after the junction.
-        frame: `variant` windows; `gene` and `exon` need gene models.
+        frame: `variant` windows; `gene` and `exon` need gene models, and so does `variant` with
+            strand = gene, of tracks: whole windows, read on the strand of the gene.
         circular: Contigs that wrap around.
         inputs: Graph inputs by role: `rows`, `attention_mask`, `channels`, or the exon parts.
         outputs: Graph outputs by meaning, already activated.
@@ -194,6 +195,12 @@ class ModelCard(_Strict):
         if self.window.kind == "dynamic" and self.window.max_tokens is None:
             raise ValueError("a dynamic window needs max_tokens")
         return self
+
+    @property
+    def in_genes(self) -> bool:
+        """Whether windows are read on the strand of each gene that holds the allele."""
+        whole = self.frame == "variant" and self.objective == "tracks" and self.strand == "gene"
+        return whole or self.frame == "gene"
 
     def scoring_digest(self) -> str:
         """Digest the card's scoring keys (hex sha256)."""

@@ -18,15 +18,8 @@ import click
 
 from glm_annotate import __version__
 from glm_annotate.errors import GlmAnnotateError, UsageError
-from glm_annotate.options import (
-    PROGRAM,
-    Attached,
-    job_from,
-    option,
-    track_choice,
-    track_options,
-    vcf_options,
-)
+from glm_annotate.model_options import PROGRAM, option, track_choice, track_options
+from glm_annotate.options import Attached, job_from, vcf_options
 
 if TYPE_CHECKING:
     from glm_annotate.job import Summary
@@ -224,23 +217,34 @@ def models_show(model: str) -> None:
 @click.option("--golden", is_flag=True, help="Compare official weights with published figures.")
 @click.option(
     "-f", "--fasta-ref", "fasta", metavar="FILE",
-    help="Genome or prompts that the published figures are of.",
+    help="Genome or prompts that the published figures are of, or genome whose sites tell how far "
+    "dense scores are from exact ones.",
 )  # fmt: skip
 def models_check(model: str, golden: bool, fasta: str | None) -> int:
     """Check the files of MODEL, load its graph and run its self-test."""
+    from glm_annotate.bundle import read_card
     from glm_annotate.testing import check_bundle
 
-    if fasta and not golden:
-        raise UsageError("-f is for --golden")
     report = check_bundle(Path(model) if Path(model).exists() else model)
+    card = read_card(report.path)
+    is_dense = card.dense > 0 and not card.encoder.channels
+    if fasta and not golden and not is_dense:
+        raise UsageError(f"-f is for --golden and for models with --mode dense, not {card.name}")
     for name, difference in report.differences.items():
         click.echo(f"{name}\tlargest difference {difference:.3g}\tallowed {report.tolerance:.3g}")
     click.echo(f"{report.path}: ok, {report.cases} sequences")
+    if is_dense:
+        _tell_deviation(report.path, None if golden else fasta)
     return _tell_golden(model, fasta) if golden else 0
 
 
+_head_option = click.option(
+    "--head", metavar="NAME", help="Which head of several, such as mouse.  [default: human]"
+)
+
+
 @models_group.command("import")
-@click.argument("what")
+@click.argument("what", nargs=-1, required=True)
 @click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder to make.")
 @click.option("--model", metavar="NAME", help="Which of a package's models.")
 @click.option(
@@ -248,23 +252,42 @@ def models_check(model: str, golden: bool, fasta: str | None) -> int:
     help="Of the gene table, where the package has one.",
 )  # fmt: skip
 @click.option("--context", type=click.IntRange(min=1), metavar="N", help="Bases of the window.")
+@_head_option
+@track_options
 @click.option("--accept-licence", is_flag=True, help="The licence of the weights allows my use.")
 @click.option("--force", is_flag=True, help="Replace BUNDLE where it exists.")
-def models_import(what: str, output: str, force: bool, **options: Any) -> None:
+def models_import(what: tuple[str, ...], output: str, force: bool, **options: Any) -> None:
     """Make a bundle of weights inside a package or file that you have (extra `train`).
 
     WHAT is the name of a package (cispliceai, spliceai, ...), installed or as a wheel, a weights
-    file (Keras .h5, .pt of torch) or a folder of them.
+    file (Keras .h5, .pt of torch) or a folder of them. Several files of one model are its
+    replicates, whose predictions are averaged.
     """
     _need_torch()
     from glm_annotate.train.export import export_imported
     from glm_annotate.train.importing import prepare
     from glm_annotate.train.subjects import identify
 
-    report = export_imported(prepare(what, identify=identify, **options), output, force=force)
+    tracks = track_choice(options)
+    made = prepare(what[0] if len(what) == 1 else what, identify=identify, **options)
+    report = export_imported(made, output, tracks=tracks, force=force)
     _tell_export(report)
     licence = report.card.provenance.weights_licence
     click.echo(f"weights: {licence or 'no licence is known'}")
+
+
+def _tell_deviation(path: Path, fasta: str | None) -> None:
+    from glm_annotate.bundle import load_bundle
+    from glm_annotate.deviation import dense_deviation
+    from glm_annotate.genome import Genome
+
+    found = dense_deviation(load_bundle(path), Genome(fasta) if fasta else None)
+    click.echo(
+        f"dense\tstride {found.stride}\tLLR at {found.sites} sites of {fasta or 'random bases'} "
+        f"against exact: median difference {found.median:.3g}, 99th percentile {found.p99:.3g}, "
+        f"largest {found.largest:.3g}; standard deviation of exact {found.spread:.3g}, rank "
+        f"correlation {found.spearman:.4f}"
+    )
 
 
 def _tell_golden(model: str, fasta: str | None) -> int:
@@ -322,6 +345,7 @@ def train_command(config: str, data: str | None, resume: bool) -> None:
 )
 @click.option("--calibration", metavar="REF.fa", help="Genome that sets the scales of int8.")
 @click.option("--attention", is_flag=True, help="Give the graph the output attention.")
+@_head_option
 @track_options
 @click.option("--force", is_flag=True, help="Replace BUNDLE where it exists.")
 def export_command(source: str, output: str, **options: Any) -> None:

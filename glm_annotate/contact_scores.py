@@ -5,11 +5,15 @@ triangle is given, row by row; that is of a symmetric map. What is nearer to the
 card's `diagonal` does not count. Decisions: ALT's window has REF's left edge, so that behind an
 insertion or deletion a bin of ALT holds other bases than that of REF; insulation of a map that is
 not symmetric is that of the mean of the map and its transpose, since contacts have no direction.
+Maps of log(observed/expected) have a mean near 0, and a ratio of means would be of any size: their
+insulation is the mean of the contacts across the bin with its sign turned, so that of any map a
+change above 0 means that the sides of the bin are kept apart more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +28,7 @@ from glm_annotate.track_windows import (
     flip_contacts,
     flip_upper,
     insulation_change,
+    mean_across,
     to_square,
 )
 
@@ -31,6 +36,10 @@ if TYPE_CHECKING:
     from glm_annotate.scores import Kind
 
 Floats = NDArray[np.float64]
+# `units` of maps that are around 0, as tracks.tsv has them.
+_LOG_RATIO = re.compile(
+    r"(log|ln|log2|log10)\s*\(\s*obs(erved)?\s*/\s*exp(ected)?\s*\)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +50,14 @@ class Layout:
         rule: The card's.
         bins: Of a side of a map.
         at: The bin of a variant's first base; may lie outside.
+        ratios: Of every map whether it holds logarithms of observed to expected contacts; none
+            does where this is empty.
     """
 
     rule: ContactRule
     bins: Bins
     at: int
+    ratios: tuple[bool, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,8 +86,8 @@ class Layout:
         return min(before, after) > 0 and max(before, after) > self.rule.diagonal
 
 
-def layout_of(card: ModelCard) -> Layout:
-    """Read a card's layout.
+def layout_of(card: ModelCard, units: Sequence[str] = ()) -> Layout:
+    """Read a card's layout, and off the units of the maps which are logarithms of ratios.
 
     Raises:
         ValueError: The card has no contacts.
@@ -83,7 +95,8 @@ def layout_of(card: ModelCard) -> Layout:
     if card.contacts is None:
         raise ValueError(f"{card.name}: a card without contacts")
     bins = bins_of(card.context, card.contacts.bin_size, card.crop)
-    return Layout(card.contacts, bins, bins.at(card.anchor))
+    ratios = tuple(_LOG_RATIO.fullmatch(text.strip()) is not None for text in units)
+    return Layout(card.contacts, bins, bins.at(card.anchor), ratios)
 
 
 def _difference(layout: Layout, ref: Floats, alt: Floats, options: Mapping[str, str]) -> Floats:
@@ -99,7 +112,11 @@ def _insulation(layout: Layout, ref: Floats, alt: Floats, options: Mapping[str, 
     if not layout.has_insulation(radius):
         return np.full(ref.shape[0], np.nan)
     sides = (_whole(layout, ref), _whole(layout, alt))
-    return insulation_change(*sides, layout.at, radius)
+    change = insulation_change(*sides, layout.at, radius)
+    if not any(layout.ratios):
+        return change
+    across = mean_across(sides[0], layout.at, radius) - mean_across(sides[1], layout.at, radius)
+    return np.where(layout.ratios, across, change)
 
 
 def _whole(layout: Layout, maps: Floats) -> Floats:
@@ -143,7 +160,8 @@ CONTACT_SCORES: dict[str, ContactScore] = {
         "signed",
         _insulation,
         "insulation score at the bin of the variant, ALT - REF (of a map that is not symmetric: of "
-        f"its mean with its transpose), {_INDELS}",
+        "its mean with its transpose; of one of log(observed/expected): minus the mean across the "
+        f"bin), {_INDELS}",
         ("radius",),
     ),
 }

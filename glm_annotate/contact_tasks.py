@@ -3,7 +3,8 @@
 Maps are averaged over strands, the reverse one with both axes flipped, and then scored. Windows of
 both haplotypes have one left edge, and maps are compared bin by bin. Decisions: a model of several
 maps has a row of tracks.tsv for each, and its maps are scored like tracks; insulation needs bins at
-both sides of the variant, and where the map has none the score is NO_BIN.
+both sides of the variant, and where the map has none the score is NO_BIN. Alleles are asked for in
+their order: those of one site share passes, so that few maps are held at a time.
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ def make_contact_task(model: Model, alleles: Alleles, skip: Ints) -> ContactTask
 
 
 def _empty(model: Model, alleles: Alleles, skip: Ints, silent: Ints, chosen: Ints) -> ContactTask:
-    task = ContactTask(model, alleles, skip, silent, chosen, layout_of(model.bundle.card))
+    units = [] if model.tracks is None else [x.units for x in model.tracks.table.tracks]
+    layout = layout_of(model.bundle.card, units)
+    task = ContactTask(model, alleles, skip, silent, chosen, layout)
     n, maps = len(alleles), 1 if model.tracks is None else len(model.tracks.names)
     task.values = {spec.key: np.full((n, maps), np.nan) for spec in model.scores}
     task.sums = np.full((n, 2, maps), np.nan)
@@ -98,13 +101,15 @@ def _ask(task: ContactTask, genome: Genome) -> None:
     model, chosen = task.model, task.chosen
     card = model.bundle.card
     cut = cut_windows(genome, task.alleles, chosen, card, model.circular, model.channels)
+    cases: list[tuple[int, Passes, Passes]] = []
     for batch in _readable(task, cut):
         near = (None, None) if batch.beside is None else (batch.beside.ref, batch.beside.alt)
         ref = ask_passes(task.plan, model, batch.ref, near[0])
         alt = ask_passes(task.plan, model, batch.alt, near[1])
-        for allele, one, other in zip(batch.allele.tolist(), ref, alt, strict=True):
-            needs = [number for side in (one, other) for part in side for number in part]
-            task.plan.then(needs, partial(_finish, task, allele, one, other))
+        cases += zip(batch.allele.tolist(), ref, alt, strict=True)
+    for allele, one, other in sorted(cases, key=lambda case: case[0]):
+        needs = [number for side in (one, other) for part in side for number in part]
+        task.plan.then(needs, partial(_finish, task, allele, one, other))
     task.chosen = chosen[task.skip[chosen] == 0]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from glm_annotate.answers import Floats, Ints
 from glm_annotate.card import ModelCard
 from glm_annotate.encoding import Encoder
+from glm_annotate.genome import Codes
 from glm_annotate.pairs import (
     Bools,
     Haplotypes,
@@ -26,6 +27,7 @@ from glm_annotate.pairs import (
     sum_by,
     touching,
 )
+from glm_annotate.plan import Ticket
 from glm_annotate.pseudo import ask_pseudo_ratio
 from glm_annotate.variants import Skip, skip_code
 
@@ -147,15 +149,48 @@ def ask_distribution(pair: Pair, card: ModelCard, options: Options) -> Asked:
     focus = np.broadcast_to(pair.focus, (pair.size,))[owner]
     details = np.stack([row, spans[:, 1] - spans[:, 0], focus - spans[:, 0]], axis=1)
     ticket = bucket.ask("base", passes[owner], details.astype(np.int64))
-    counts = np.bincount(owner, minlength=pair.size)
+    skip = np.where(np.bincount(owner, minlength=pair.size) == 0, skip_code(Skip.TOKENIZATION), 0)
+    return Asked(skip, lambda: mean_distribution(ticket, owner, pair.size, reverse=pair.reverse))
+
+
+def mean_distribution(ticket: Ticket, owner: Ints, n: int, *, reverse: bool) -> Floats:
+    """Average distributions over A, C, G, T by their owner, shape (n, 4).
+
+    Args:
+        ticket: Of distributions on one strand, shape (m, 4).
+        owner: The allele of each, shape (m,).
+        n: Number of alleles.
+        reverse: The strand; they come out on the forward one.
+    """
+    total = np.zeros((n, 4))
+    np.add.at(total, owner, ticket.values)
+    mean: Floats = total / np.maximum(np.bincount(owner, minlength=n), 1)[:, None]
+    return mean[:, ::-1] if reverse else mean  # the complement of ACGT is TGCA
+
+
+def ask_reference(pair: Pair, card: ModelCard, options: Options) -> Asked:
+    """Likelihood: what the REF window says of its own base there, shape (n,)."""
+    focus = np.broadcast_to(pair.focus, (pair.size,))
+    codes = pair.ref.codes[pair.members, focus]
+    return of_reference(ask_distribution(pair, card, options), codes, reverse=pair.reverse)
+
+
+def of_reference(asked: Asked, codes: Codes, *, reverse: bool) -> Asked:
+    """Read of distributions over A, C, G, T the one base that the genome has.
+
+    Args:
+        asked: Gives distributions, shape (n, 4).
+        codes: Bases as the strand has them, shape (n,); others than A, C, G, T give NaN.
+        reverse: The strand.
+    """
+    known = codes < 4
+    base = np.where(known, 3 - codes if reverse else codes, 0).astype(np.int64)
 
     def read() -> Floats:
-        total = np.zeros((pair.size, 4))
-        np.add.at(total, owner, ticket.values)
-        mean = total / np.maximum(counts, 1)[:, None]
-        return mean[:, ::-1] if pair.reverse else mean  # the complement of ACGT is TGCA
+        values = asked.read()
+        return np.where(known, values[np.arange(base.size), base], np.nan)
 
-    return Asked(np.where(counts == 0, skip_code(Skip.TOKENIZATION), 0), read)
+    return Asked(asked.skip, read)
 
 
 def ask_pooled(pair: Pair, card: ModelCard, options: Options) -> Asked:
@@ -216,5 +251,6 @@ EVIDENCE: dict[str, Evidence] = {
     "pseudo_ratio": Evidence(_ask_pseudo, "cut"),
     "likelihood_ratio": Evidence(ask_likelihood_ratio),
     "distribution": Evidence(ask_distribution),
+    "reference": Evidence(ask_reference),
     "pooled": Evidence(ask_pooled),
 }

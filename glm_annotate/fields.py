@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
 
 from glm_annotate.annotate import Model, Result, Scored
 from glm_annotate.answers import Ints
+from glm_annotate.dense import is_dense
 from glm_annotate.errors import UsageError
 from glm_annotate.header import info_line, structured_line
 from glm_annotate.scores import ScoreSpec
@@ -22,6 +25,8 @@ from glm_annotate.vcf import format_floats
 SCORED = "SCORED"
 # Models with so many tracks at most have a key for each.
 MOST_KEYS = 16
+# Digits of digests that tell files and choices apart.
+_SHORT = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ def columns_of(model: Model) -> list[Column]:
             found.append(Column(key, kind, text, partial(read, spec.key)))
             continue
         names = model.tracks.names
+        if spec.in_genes:
+            text += "; in the gene in which the largest absolute value of all tracks is largest"
         if len(names) <= MOST_KEYS:
             for track, name in enumerate(info_names(names)):
                 about = f"{text}; track {names[track]}"
@@ -61,9 +68,16 @@ def columns_of(model: Model) -> list[Column]:
         found.append(Column(f"{key}_MAX", "Float", most, partial(_values, spec.key)))
         which = f"Track of {key}_MAX, percent-encoded"
         found.append(Column(f"{key}_TOP", "String", which, partial(_top, spec.key, names)))
-    if model.splice is not None:
+        if spec.in_genes:
+            about = f"Gene of {key}_MAX, percent-encoded"
+            found.append(Column(f"{key}_GENE", "String", about, partial(_named, spec.key)))
+    if model.framed is not None:
         about = "Gene of the scores, percent-encoded: of those at the allele, the most changed one"
-        found.append(Column(f"{model.tag}_GENE", "String", about, _genes))
+        for label, key in {spec.label: spec.key for spec in model.scores}.items():
+            name = f"{model.tag}_GENE_{label}" if label else f"{model.tag}_GENE"
+            text = f"{about}; of scores with the label {label}" if label else about
+            genes = partial(_named, key) if label else _genes
+            found.append(Column(name, "String", text, genes))
     _refuse_twins(found)
     return found
 
@@ -87,7 +101,15 @@ def _whole(key: str, result: Result) -> list[bytes]:
 
 
 def _genes(result: Result) -> list[bytes]:
-    return [quote(name, safe=_PLAIN).encode() or b"." for name in result.genes]
+    return _encoded(result.genes)
+
+
+def _named(key: str, result: Result) -> list[bytes]:
+    return _encoded(result.named[key])
+
+
+def _encoded(names: Iterable[str]) -> list[bytes]:
+    return [quote(name, safe=_PLAIN).encode() or b"." for name in names]
 
 
 def _track(key: str, track: int, result: Result) -> list[bytes]:
@@ -128,9 +150,10 @@ def _description(model: Model, spec: ScoreSpec) -> str:
     card = model.bundle.card
     strands = _STRANDS[_strands(model)]
     options = "".join(f", {key}={value}" for key, value in sorted(spec.options.items()))
+    dense = f", dense, stride {model.dense}" if is_dense(model, spec) else ""
     return (
         f"{spec.score.formula[spec.objective]}; model {card.name} {card.version}, "
-        f"{_window(model)}, {strands}{options}"
+        f"{_window(model)}, {strands}{options}{dense}"
     )
 
 
@@ -151,6 +174,17 @@ def model_lines(models: Iterable[Model], tf32: bool) -> list[bytes]:
             "Device": runner.device.kind,
             "Precision": card.precision,
         }
+        if len(model.bundle.graphs) > 1:
+            fields["Replicates"] = len(model.bundle.graphs)
+        if model.dense:
+            fields["Mode"] = f"dense, stride {model.dense}"
+        if model.tracks is not None:
+            fields["Tracks"] = _named_in_short(model.tracks.names)
+        elif model.splice is not None and not model.splice.paired:
+            fields["Tracks"] = _named_in_short([str(column) for column in model.splice.columns])
+        genes = model.genes if model.framed is None else model.framed
+        if genes is not None and not Path(genes.path).is_relative_to(model.bundle.path):
+            fields |= {"Genes": Path(genes.path).name, "GenesSha256": genes.digest[:_SHORT]}
         if model.channels is not None:
             fields |= {kind.capitalize(): name for kind, name in model.channels.files.items()}
         if runner.device.kind == "cuda":
@@ -159,19 +193,26 @@ def model_lines(models: Iterable[Model], tf32: bool) -> list[bytes]:
     return lines
 
 
+def _named_in_short(names: Sequence[str]) -> str:
+    """Tell one choice of tracks from another: their number, and part of the sha256 of all names."""
+    return f"{len(names)} {sha256(chr(10).join(names).encode()).hexdigest()[:_SHORT]}"
+
+
 _STRANDS = {
     "both": "both strands averaged", "forward": "forward strand", "gene": "strand of the gene",
 }  # fmt: skip
 
 
 def _strands(model: Model) -> str:
-    if model.splice is not None:
+    if model.framed is not None:
         return "gene"
     return "both" if len(model.strands) == 2 else "forward"
 
 
 def _window(model: Model) -> str:
     card = model.bundle.card
+    if model.exons is not None:
+        return f"exons with {model.exons.before} and {model.exons.behind} bp of their introns"
     return f"window {card.context} bp" + (" at most" if card.window.kind == "dynamic" else "")
 
 
@@ -227,11 +268,17 @@ class FieldWriter:
         out: list[list[bytes]] = []
         for model, columns in zip(self.models, self._columns, strict=True):
             result = scored.results[model.tag]
-            out += [column.read(result) for column in columns]
+            cells = [column.read(result) for column in columns]
+            known = has_number(model, result)
+            if taken := scored.taken.get(model.tag):
+                known[taken.alleles] = True
+                for i, row in zip(taken.alleles.tolist(), taken.texts, strict=True):
+                    for column, text in zip(cells, row, strict=True):
+                        column[i] = text
             texts = statuses(model, result)
-            out.append([text.encode() for text in texts])
+            out += [*cells, [text.encode() for text in texts]]
             self.status_counts[model.tag].update(texts)
-            self.unscored[model.tag] += int((~has_number(model, result)).sum())
+            self.unscored[model.tag] += int((~known).sum())
         return out
 
     def additions(self, scored: Scored, columns: Sequence[Sequence[bytes]]) -> list[bytes]:

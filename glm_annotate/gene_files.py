@@ -18,7 +18,14 @@ from typing import IO, Any, Literal, NamedTuple
 from urllib.parse import unquote
 
 from glm_annotate.errors import InputError
-from glm_annotate.gene_models import Gene, GeneModels, lines_of, make_gene, read_gene_table
+from glm_annotate.gene_models import (
+    Gene,
+    GeneModels,
+    lines_of,
+    make_gene,
+    read_gene_table,
+    spliced_exons,
+)
 
 # What places a row in a gene; everything else, most of a file, is never held.
 _KEYS = ("gene_id", "gene_name", "transcript_id", "ID", "Parent", "Name", "gene", "locus_tag")
@@ -170,13 +177,17 @@ def _without_mark(text: str) -> str:
 
 @dataclass(slots=True)
 class _Draft:
-    """A gene while its rows come in; transcripts by name, each its first and last base."""
+    """A gene while its rows come in.
+
+    Transcripts by name: `transcripts` holds first and last base of each, `parts` its exons.
+    """
 
     name: str = ""
     start: int = 1 << 62
     end: int = 0
     exons: list[tuple[int, int]] = field(default_factory=list)
     transcripts: dict[str, tuple[int, int]] = field(default_factory=dict)
+    parts: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     def add(self, row: _Row) -> None:
         self.start, self.end = min(self.start, row.start), max(self.end, row.end)
@@ -185,9 +196,11 @@ class _Draft:
             own = row.name if role == "gene" else ""
             self.name = row.gene_name or row.gene or own or self.name
         if role == "exon":
-            self.exons.append((row.start, row.end))
+            exon = row.start, row.end
+            self.exons.append(exon)
             for name in row.parent.split(",") if row.parent else [row.transcript_id]:
                 self._widen(name, row)
+                self.parts.setdefault(name, []).append(exon)
         elif role == "transcript":
             # Rows without a name are the parts of one transcript.
             self._widen(row.own or row.transcript_id or ".", row)
@@ -215,7 +228,8 @@ def _genes(columns: _Columns) -> Iterator[Gene]:
             drafts.setdefault((row.contig, row.strand, gene), _Draft()).add(row)
     for (contig, strand, gene), draft in drafts.items():
         span, spans = (draft.start, draft.end), draft.transcripts.values()
-        yield make_gene(gene, draft.name, contig, strand, span, draft.exons, spans)
+        spliced = [x for exons in draft.parts.values() for x in spliced_exons(exons)]
+        yield make_gene(gene, draft.name, contig, strand, span, draft.exons, spans, spliced=spliced)
 
 
 def _gene_of(row: _Row, parents: dict[str, str], ids: dict[str, str]) -> str:

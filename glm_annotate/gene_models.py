@@ -7,9 +7,11 @@ strand is read as if it lay on the forward one. GTF and GFF3 files are read in `
 from __future__ import annotations
 
 import gzip
+import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +34,10 @@ class Gene:
         strand: `+`, `-` or `.`.
         exons: Disjoint, ascending, shape (m, 2).
         tss: First base of every transcript, each once, ascending, shape (k,).
+        sites: First and last bases of the exons of every transcript, each once, ascending.
+        spliced: Exons of every transcript, each once, ascending: start, end, and whether an intron
+            lies before it and behind it, as 0 and 1, left and right on the contig; shape (k, 4).
+            None of genes that are a span alone.
     """
 
     gene_id: str
@@ -42,6 +48,8 @@ class Gene:
     end: int
     exons: Ints
     tss: Ints
+    sites: Ints
+    spliced: Ints
 
     def stretches(self, kind: Stretches) -> Ints:
         """Give the span, the exons or the single bases of the starts, shape (m, 2)."""
@@ -84,6 +92,18 @@ class GeneModels:
     def __len__(self) -> int:
         return sum(len(x.genes) for x in self._contigs.values())
 
+    @cached_property
+    def digest(self) -> str:
+        """Give a sha256 over all that is known of the genes, however their file is packed."""
+        total = hashlib.sha256()
+        for held in self._contigs.values():
+            for gene in held.genes:
+                names = gene.gene_id, gene.name, gene.contig, gene.strand, gene.start, gene.end
+                total.update(repr(names).encode())
+                for numbers in (gene.exons, gene.tss, gene.sites, gene.spliced):
+                    total.update(b"%d:" % numbers.size + numbers.tobytes())
+        return total.hexdigest()
+
     @property
     def contigs(self) -> tuple[str, ...]:
         """Contigs that have genes, in the file's spelling."""
@@ -123,9 +143,15 @@ def make_gene(
     span: tuple[int, int],
     exons: Iterable[tuple[int, int]],
     transcripts: Iterable[tuple[int, int]],
+    sites: Iterable[int] | None = None,
+    spliced: Iterable[tuple[int, int, int, int]] = (),
 ) -> Gene:
-    """Make a gene of intervals, 0-based half-open; no exon or transcript: its span."""
-    spans = list(transcripts) or [span]
+    """Make a gene of intervals, 0-based half-open; no exon or transcript: its span.
+
+    `sites` are first and last bases of exons where these do not follow from `exons`.
+    """
+    spans, parts = list(transcripts) or [span], list(exons) or [span]
+    ends = {x for start, end in parts for x in (start, end - 1)} if sites is None else set(sites)
     first = {end - 1 if strand == "-" else start for start, end in spans}
     return Gene(
         gene_id,
@@ -133,9 +159,19 @@ def make_gene(
         contig,
         strand if strand in "+-" else ".",
         *span,
-        union(list(exons) or [span]),
+        union(parts),
         np.array(sorted(first), dtype=np.int64),
+        np.array(sorted(ends), dtype=np.int64),
+        np.array(sorted(set(spliced)), dtype=np.int64).reshape(-1, 4),
     )
+
+
+def spliced_exons(exons: Iterable[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+    """Say of each exon of one transcript on which sides it has introns, see `Gene.spliced`."""
+    parts = list(exons)
+    first = min((start for start, _ in parts), default=0)
+    last = max((end for _, end in parts), default=0)
+    return [(start, end, int(start != first), int(end != last)) for start, end in parts]
 
 
 def union(intervals: Iterable[tuple[int, int]]) -> Ints:
@@ -172,6 +208,7 @@ def lines_of(path: str) -> Iterator[str]:
 GENES = "genes.tsv.gz"
 _TABLE = ("name", "chrom", "strand", "tx_start", "tx_end", "exon_starts", "exon_ends")
 _SITES = ("gene", "contig", "strand", "start", "end", "acceptors", "donors")
+_SPLICED = ("gene_id", "name", "contig", "strand", "exon_starts", "exon_ends", "introns")
 
 
 def read_gene_table(path: str | Path) -> GeneModels:
@@ -184,6 +221,9 @@ def read_gene_table(path: str | Path) -> GeneModels:
     Or the columns gene, contig, strand, start, end, acceptors, donors: bases of exons next to their
     introns, 0-based, in any number; where they do not make up exons, the exons are the gene's span.
 
+    Or gene_id, name, contig, strand, exon_starts, exon_ends, introns: the exons of all transcripts,
+    and of each 1 where an intron lies before it on the contig, plus 2 where one lies behind it.
+
     Raises:
         InputError: The file is no such table, or has no gene.
     """
@@ -191,9 +231,9 @@ def read_gene_table(path: str | Path) -> GeneModels:
     lines = lines_of(text)
     head = next(lines, "").rstrip("\r\n").removeprefix("#").lower().split("\t")
     columns = [f"{x}s" if x in ("exon_start", "exon_end") else x for x in head]
-    if columns not in (list(_TABLE), list(_SITES)):
+    read = _READERS.get(tuple(columns))
+    if read is None:
         raise InputError(f"{text}: line 1 is not the header {', '.join(_TABLE)}; it has {head}")
-    read = _table_gene if columns == list(_TABLE) else _site_gene
     genes = [
         read(text, number, line.rstrip("\r\n").split("\t"))
         for number, line in enumerate(lines, 2)
@@ -217,7 +257,25 @@ def _table_gene(path: str, number: int, cells: list[str]) -> Gene:
             f"{path}: line {number}: {name!r} needs a strand + or -, and exons inside "
             f"{first}-{last}, starts 0-based and ends exclusive"
         )
-    return make_gene(name, name, contig, strand, (first, last), exons, ())
+    span, spliced = (first, last), spliced_exons(exons)
+    return make_gene(name, name, contig, strand, span, exons, (), spliced=spliced)
+
+
+def _spliced_gene(path: str, number: int, cells: list[str]) -> Gene:
+    try:
+        gene_id, name, contig, strand, *lists = cells
+        starts, ends, sides = map(_numbers, lists)
+        spliced = [(a, b, x & 1, x >> 1) for a, b, x in zip(starts, ends, sides, strict=True)]
+    except ValueError as error:
+        raise InputError(f"{path}: line {number} is no gene: {error}") from error
+    fine = all(0 <= a < b and 0 <= x <= 3 for a, b, x in zip(starts, ends, sides, strict=True))
+    if strand not in ("+", "-") or not fine:
+        raise InputError(
+            f"{path}: line {number}: {name!r} needs a strand + or -, exons with starts 0-based and "
+            "ends exclusive, and introns from 0 to 3"
+        )
+    span, exons = (min(starts), max(ends)), list(zip(starts, ends, strict=True))
+    return make_gene(gene_id, name, contig, strand, span, exons, (), spliced=spliced)
 
 
 def _site_gene(path: str, number: int, cells: list[str]) -> Gene:
@@ -236,7 +294,8 @@ def _site_gene(path: str, number: int, cells: list[str]) -> Gene:
         )
     lefts, rights = sites if strand == "+" else sites[::-1]
     exons = _exons(lefts, rights) or _exons([first, *lefts], [*rights, last - 1])
-    return make_gene(name, name, contig, strand, (first, last), exons, ())
+    span, spliced = (first, last), spliced_exons(exons)
+    return make_gene(name, name, contig, strand, span, exons, (), places, spliced)
 
 
 def _exons(lefts: list[int], rights: list[int]) -> list[tuple[int, int]]:
@@ -249,3 +308,10 @@ def _exons(lefts: list[int], rights: list[int]) -> list[tuple[int, int]]:
 
 def _numbers(text: str) -> list[int]:
     return [int(x) for x in text.rstrip(",").split(",")]
+
+
+_READERS: dict[tuple[str, ...], Callable[[str, int, list[str]], Gene]] = {
+    _TABLE: _table_gene,
+    _SITES: _site_gene,
+    _SPLICED: _spliced_gene,
+}

@@ -23,6 +23,8 @@ from glm_annotate.bundle import Bundle, load_bundle
 from glm_annotate.encoding import mask_rows
 from glm_annotate.errors import BundleError, InputError
 from glm_annotate.genome import Genome, to_codes, to_text
+from glm_annotate.plan import PassFailed
+from glm_annotate.runtime import Settings, open_runners
 
 # float32 here, other kernels there.
 _CLOSE = 2e-3
@@ -219,17 +221,11 @@ def _prompts(path: Path) -> list[NDArray[np.uint8]]:
 
 
 class _Runner:
-    """Runs one sequence through a bundle's graph."""
+    """Runs one sequence through a bundle as scoring does: replicates are averaged."""
 
     def __init__(self, bundle: Bundle) -> None:
-        import onnxruntime
-
         self.bundle = bundle
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what fails is told in one line of ours
-        self._session = onnxruntime.InferenceSession(
-            str(bundle.graph), options, providers=["CPUExecutionProvider"]
-        )
+        (self._runner,) = open_runners(bundle, Settings())
 
     def masked(self, codes: NDArray[np.uint8], at: int) -> NDArray[np.float64]:
         """Give the logits of A, C, G, T at a base that is masked."""
@@ -257,18 +253,12 @@ class _Runner:
         return float(total / (targets.size - first - 1))
 
     def _logits(self, rows: Any) -> NDArray[np.float64]:
-        from onnxruntime.capi import onnxruntime_pybind11_state as ort
-
-        card = self.bundle.card
-        tensor = card.inputs["rows"]
         try:
-            (logits,) = self._session.run(
-                [card.outputs["logits"].name], {tensor.name: rows.astype(tensor.dtype)}
-            )
-        except (ort.Fail, ort.InvalidArgument, ort.RuntimeException) as error:
+            logits = self._runner.run(rows, frozenset({"logits"})).array("logits")
+        except PassFailed as error:
             raise BundleError(
                 f"{self.bundle.graph}: does not run on {rows.shape[1]} rows; export it with "
                 f"--context {rows.shape[1]} or more"
             ) from error
-        values: NDArray[np.float64] = logits[0].astype(np.float64)
+        values: NDArray[np.float64] = logits[0, : rows.shape[1]].astype(np.float64)
         return values

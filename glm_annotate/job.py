@@ -24,59 +24,40 @@ from glm_annotate.header import (
 )
 from glm_annotate.matrix import Matrix
 from glm_annotate.opening import open_models
+from glm_annotate.precomputed import Precomputed
 from glm_annotate.records import VariantInput, open_input
 from glm_annotate.regions import Regions
-from glm_annotate.runtime import Settings
-from glm_annotate.track_choice import TrackChoice
+from glm_annotate.run_setup import Setup
 from glm_annotate.vcf import VcfWriter, atomic_file, check_index, check_output, splice
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Setup):
     """One run of `glm-annotate vcf`.
 
     Attributes:
         source: Path, "-" or `chr:pos:ref:alt`.
-        fasta: The reference.
-        models: `[TAG=]MODEL`, one each.
-        scores: As given after -s; none: the cards' own.
         output: Path or None for stdout; `kind`: v, z, u or b.
-        circular: Contigs that wrap around; None: those that a card declares.
-        strand: `both` or `forward`; None: the card's.
-        msa: The alignment of models that read one.
-        gtf: Genes, in place of those of the bundles.
-        signals: The bigWigs of models that read some, by name of the channel.
-        tracks: Which tracks are scored; None: all.
+        precomputed: Outputs of earlier runs from which scores are taken.
         matrix: Parquet file of one row an allele and track.
         arguments: The command line, for the header; empty leaves it out.
         date: For the header.
     """
 
     source: str
-    fasta: str
-    models: tuple[str, ...]
-    scores: tuple[str, ...] = ()
     output: str | None = None
     kind: str = "v"
     index: str | None = None
     regions: Regions | None = None
     targets: Regions | None = None
-    circular: tuple[str, ...] | None = None
     contig_map: dict[str, str] = field(default_factory=dict)
-    strand: str | None = None
-    msa: str | None = None
-    gtf: str | None = None
-    signals: dict[str, str] = field(default_factory=dict)
-    tracks: TrackChoice | None = None
-    runtime: Settings = field(default_factory=Settings)
-    threads: int = 0
     force: bool = False
     overwrite: bool = False
     sites_only: bool = False
     allow_ref_mismatch: bool = False
-    ignore_scope: bool = False
+    precomputed: tuple[str, ...] = ()
     tsv: str | None = None
     matrix: str | None = None
     arguments: tuple[str, ...] = ()
@@ -112,12 +93,17 @@ class Summary:
         }
 
 
-def run_job(job: Job, progress: Callable[[int], None] = lambda records: None) -> Summary:
+def run_job(
+    job: Job,
+    progress: Callable[[int], None] = lambda records: None,
+    variants: VariantInput | None = None,
+) -> Summary:
     """Annotate a VCF.
 
     Args:
         job: What to do.
         progress: Called with the number of records of each chunk that is done.
+        variants: The records, in place of those of the job's source.
 
     Raises:
         GlmAnnotateError: Something that the user can mend.
@@ -129,10 +115,11 @@ def run_job(job: Job, progress: Callable[[int], None] = lambda records: None) ->
     models = open_models(job, genome)
     fields = FieldWriter(models)
     with ExitStack() as stack:
-        source = stack.enter_context(_open_source(job))
+        source = stack.enter_context(_open_source(job) if variants is None else variants)
         if not job.overwrite:
             refuse_clashes(source.name, source.header, fields.keys)
-        annotator, works = _look(job, genome, models, source)
+        known = stack.enter_context(_precomputed(job, models, genome)) if job.precomputed else None
+        annotator, works = _look(job, genome, models, source, known)
         header = _header(job, source, models, genome, works.seen)
         writer = VcfWriter(
             job.output, job.kind, header, newline=source.newline, force=job.force,
@@ -179,8 +166,10 @@ def foresee(job: Job, progress: Callable[[int], None] = lambda records: None) ->
     fields = FieldWriter(models)
     passes = dict.fromkeys((model.tag for model in models), 0)
     seconds = dict.fromkeys(passes, 0.0)
-    with _open_source(job) as source:
-        annotator, works = _look(job, genome, models, source)
+    with ExitStack() as stack:
+        source = stack.enter_context(_open_source(job))
+        known = stack.enter_context(_precomputed(job, models, genome)) if job.precomputed else None
+        annotator, works = _look(job, genome, models, source, known)
         for work in works:
             annotator.prepare(work)
             for tag, count in work.passes.items():
@@ -196,7 +185,11 @@ def foresee(job: Job, progress: Callable[[int], None] = lambda records: None) ->
 
 
 def _look(
-    job: Job, genome: Genome, models: Sequence[Model], source: VariantInput
+    job: Job,
+    genome: Genome,
+    models: Sequence[Model],
+    source: VariantInput,
+    known: Precomputed | None,
 ) -> tuple[Annotator, Works]:
     return look_ahead(
         genome,
@@ -204,6 +197,15 @@ def _look(
         source,
         contig_map=job.contig_map,
         allow_mismatch=job.allow_ref_mismatch,
+        known=None if known is None else known.find,
+    )
+
+
+def _precomputed(job: Job, models: Sequence[Model], genome: Genome) -> Precomputed:
+    if job.matrix is not None:
+        logger.warning("--matrix %s: alleles taken from --from have no rows in it", job.matrix)
+    return Precomputed(
+        job.precomputed, models, genome, contig_map=job.contig_map, tf32=job.runtime.tf32
     )
 
 

@@ -1,24 +1,31 @@
-"""`--matrix`: one row for each allele and track, as Parquet.
+"""`--matrix`: one row for each allele and track, or allele, gene and track, as Parquet.
 
-Rows are written chunk by chunk, a row group each, so that memory does not grow with the file.
-Alleles that a model of tracks did not score have no row: INFO holds the reason.
+Scores that are made in genes have rows of their own. Rows are written chunk by chunk, a row group
+or a few each, so that memory does not grow with the file. Alleles and genes without any number have
+no row: INFO holds the reason.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from glm_annotate.annotate import Model, Scored
+from glm_annotate.annotate import Model, Result, Scored
+from glm_annotate.answers import Floats, Ints
 from glm_annotate.errors import UsageError
+from glm_annotate.model import GeneRow
 from glm_annotate.vcf import OutFile, atomic_file
 
 _SITE = ("chrom", "pos", "id", "ref", "alt")
+# Rows of a row group, or as many as one allele or gene has.
+_GROUP = 1 << 18
 
 
 class _Sink(io.RawIOBase):
@@ -42,22 +49,41 @@ class _Sink(io.RawIOBase):
         return len(data)
 
 
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Rows of one model: so many entries (alleles, or alleles in genes) with all tracks each.
+
+    Attributes:
+        allele: Of each entry, shape (n,).
+        genes: Name and identifier of the gene of each; none where the scores are of no gene.
+        sums: Of REF and of ALT, shape (n, 2, tracks); None where there are none.
+        values: By `ScoreSpec.key`, shape (n, tracks).
+    """
+
+    allele: Ints
+    genes: Sequence[tuple[str | None, str | None]]
+    sums: Floats | None
+    values: dict[str, Floats]
+
+
 class Matrix(AbstractContextManager["Matrix"]):
     """Writes the rows of a run.
 
     Args:
         path: Of the Parquet file; it appears when everything is written.
-        models: Of the run; those of tracks have rows.
+        models: Of the run; those of tracks and those in the frame of genes have rows.
         force: Replace a file that is there.
 
     Raises:
-        UsageError: pyarrow is not installed, or no model predicts tracks.
+        UsageError: pyarrow is not installed, or no model has rows.
     """
 
     def __init__(self, path: str, models: Sequence[Model], *, force: bool) -> None:
-        self._models = [model for model in models if model.tracks is not None]
+        self._models = [model for model in models if model.tracks is not None or _framed(model)]
         if not self._models:
-            raise UsageError(f"--matrix {path}: no model of this run predicts tracks")
+            raise UsageError(
+                f"--matrix {path}: no model of this run predicts tracks or reads genes"
+            )
         try:
             import pyarrow
         except ImportError as error:
@@ -72,7 +98,8 @@ class Matrix(AbstractContextManager["Matrix"]):
             [
                 ("chrom", text), ("pos", pyarrow.int64()), ("id", pyarrow.string()),
                 ("ref", pyarrow.string()), ("alt", pyarrow.string()),
-                ("model", text), ("track", text), ("REF", number), ("ALT", number),
+                ("model", text), ("gene", text), ("gene_id", text), ("track", text),
+                ("REF", number), ("ALT", number),
                 *((key, number) for key in self._keys),
             ]
         )  # fmt: skip
@@ -107,43 +134,79 @@ class Matrix(AbstractContextManager["Matrix"]):
         """
         import pyarrow
 
-        texts = list(sites)
+        texts = [[cell.decode() for cell in site] for site in sites]
         for model in self._models:
-            columns = self._columns(model, scored, texts)
-            if columns is not None:
+            result = scored.results[model.tag]
+            for block in chain(_by_allele(model, result), _by_gene(result.rows)):
+                columns = self._columns(model, block, texts)
                 self._writer.write_table(pyarrow.table(columns, schema=self._schema))
 
-    def _columns(
-        self, model: Model, scored: Scored, sites: list[tuple[bytes, ...]]
-    ) -> dict[str, Any] | None:
-        """Give a model's columns, (alleles x tracks,) each; None where it scored nothing."""
-        result, tracks = scored.results[model.tag], model.tracks
-        known = np.flatnonzero(
-            np.any([np.isfinite(values) for values in result.values.values()], axis=0)
-        )
-        if tracks is None or result.sums is None or not known.size:
-            return None
-        size = len(tracks.names)
-        rows = known.size * size
+    def _columns(self, model: Model, block: _Block, sites: list[list[str]]) -> dict[str, Any]:
+        """Give the columns of a block, (entries x tracks,) each."""
+        import pyarrow
+
+        entries, size = block.allele.size, next(iter(block.values.values())).shape[1]
+        entry, track = np.repeat(np.arange(entries), size), np.tile(np.arange(size), entries)
+
+        def spread(name: str, cells: Sequence[object], which: Ints) -> Any:
+            return pyarrow.array(cells, self._schema.field(name).type).take(which)
+
         columns: dict[str, Any] = {}
         for place, name in enumerate(_SITE):
-            cells = [sites[i][place].decode() for i in known.tolist()]
-            values = [int(x) for x in cells] if name == "pos" else cells
-            columns[name] = np.repeat(np.array(values, dtype=object), size).tolist()
-        columns["model"] = [model.tag] * rows
-        columns["track"] = list(tracks.names) * known.size
-        columns["REF"] = result.sums[known, 0].reshape(-1)
-        columns["ALT"] = result.sums[known, 1].reshape(-1)
+            texts = [sites[i][place] for i in block.allele.tolist()]
+            columns[name] = spread(name, [*map(int, texts)] if name == "pos" else texts, entry)
+        columns["model"] = spread("model", [model.tag], np.zeros_like(entry))
+        genes = block.genes or [(None, None)] * entries
+        columns["gene"] = spread("gene", [name for name, _ in genes], entry)
+        columns["gene_id"] = spread("gene_id", [name for _, name in genes], entry)
+        names = [None] if model.tracks is None else model.tracks.names
+        columns["track"] = spread("track", names, track)
+        for side, name in enumerate(("REF", "ALT")):
+            columns[name] = _nullable(None if block.sums is None else block.sums[:, side], entry)
         for key in self._keys:
-            scores = result.tracks.get(key)
-            columns[key] = [None] * rows
-            if scores is not None:
-                columns[key] = _nullable(scores[known].reshape(-1))
+            columns[key] = _nullable(block.values.get(key), entry)
         return columns
 
 
-def _nullable(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> Any:
-    """Turn NaN into what Parquet has for a missing value."""
+def _framed(model: Model) -> bool:
+    """Say whether all scores of a model are made in genes, its own way."""
+    return model.splice is not None or model.bundle.card.frame != "variant"
+
+
+def _by_allele(model: Model, result: Result) -> Iterator[_Block]:
+    """Give the rows of scores that are of no gene."""
+    keys = [spec.key for spec in model.scores if not spec.in_genes]
+    if result.sums is None or not keys or _framed(model):
+        return
+    known = np.any([np.isfinite(result.values[key]) for key in keys], axis=0)
+    step = max(1, _GROUP // result.sums.shape[2])
+    alleles = np.flatnonzero(known)
+    for begin in range(0, alleles.size, step):
+        part = alleles[begin : begin + step]
+        values = {key: result.tracks[key][part] for key in keys}
+        yield _Block(part, [], result.sums[part], values)
+
+
+def _by_gene(rows: Sequence[GeneRow]) -> Iterator[_Block]:
+    """Give the rows of scores that are made in genes."""
+    known = [row for row in rows if any(np.isfinite(x).any() for x in row.values.values())]
+    step = max(1, _GROUP // next(iter(known[0].values.values())).size) if known else 1
+    for begin in range(0, len(known), step):
+        part = known[begin : begin + step]
+        sums = [row.sums for row in part if row.sums is not None]
+        yield _Block(
+            np.array([row.allele for row in part]),
+            [(row.gene, row.gene_id) for row in part],
+            np.stack(sums) if sums else None,
+            {key: np.stack([row.values[key] for row in part]) for key in part[0].values},
+        )
+
+
+def _nullable(numbers: Floats | None, rows: Ints) -> Any:
+    """Give the cells of so many rows, null where there is no number."""
     import pyarrow
 
-    return pyarrow.array(numbers, mask=~np.isfinite(numbers))
+    if numbers is None:
+        return pyarrow.nulls(rows.size)
+    cells = numbers.reshape(-1)
+    return pyarrow.array(cells, mask=~np.isfinite(cells))

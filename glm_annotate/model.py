@@ -9,6 +9,7 @@ from functools import cached_property
 from glm_annotate.answers import Floats, Ints, OutputRole
 from glm_annotate.bundle import Bundle
 from glm_annotate.channels import Channels
+from glm_annotate.exon_frame import ExonFrame
 from glm_annotate.gene_models import GeneModels
 from glm_annotate.runtime import OrtRunner
 from glm_annotate.scores import ScoreSpec
@@ -50,12 +51,14 @@ class Splice:
 
     Attributes:
         genes: In whose frame alleles are read.
-        acceptor: Place of that track in the graph's output; `donor`: of the other.
+        columns: Places in the graph's output of the acceptor and the donor, or of the tracks that
+            tell how much a base is used as either.
+        paired: Whether they are acceptor and donor.
     """
 
     genes: GeneModels
-    acceptor: int
-    donor: int
+    columns: tuple[int, ...]
+    paired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,9 @@ class Model:
         channels: Where the card's channels come from; None where it has none.
         tracks: What it predicts, of a model of tracks.
         splice: Genes and sites, of a model in the frame of genes; it has no `tracks`.
+        genes: Those that scores of tracks over masks of genes are made in; None without such.
+        exons: Those that alleles are read in, of a model of parts of exons.
+        dense: Distance of the sites that one pass masks (`dense.dense_stride`); 0: one site a pass.
     """
 
     tag: str
@@ -85,11 +91,41 @@ class Model:
     channels: Channels | None = None
     tracks: Tracks | None = None
     splice: Splice | None = None
+    genes: GeneModels | None = None
+    exons: ExonFrame | None = None
+    dense: int = 0
+
+    @property
+    def framed(self) -> GeneModels | None:
+        """Genes that alleles are read in; None of models of windows around alleles."""
+        if self.exons is not None:
+            return self.exons.genes
+        return None if self.splice is None else self.splice.genes
 
     @property
     def outputs(self) -> frozenset[OutputRole]:
         """Graph outputs that the scores read."""
         return frozenset(spec.score.output for spec in self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class GeneRow:
+    """What a model says of one allele in one gene.
+
+    Attributes:
+        allele: Its place in the chunk.
+        gene: Name of the gene; `gene_id`: its identifier.
+        values: By `ScoreSpec.key` of the scores that are made in genes, shape (merged tracks,), or
+            (1,) of models without tracks; NaN where there is no number.
+        sums: Of REF and of ALT over the bins of the first mask of genes, shape (2, merged tracks);
+            None of models without tracks.
+    """
+
+    allele: int
+    gene: str
+    gene_id: str
+    values: dict[str, Floats]
+    sums: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +140,10 @@ class Result:
             hold the one that is largest without its sign.
         sums: Sums over all bins of REF and of ALT, shape (n, 2, merged tracks).
         genes: Of a model in the frame of genes: the one that `values` are of, empty for none.
+            Scores with options other than the card's may be of another: see `named`.
+        rows: Of scores made in genes: every allele in every gene, by allele.
+        named: By `ScoreSpec.key` of scores over masks of genes, or with a label: the gene that
+            `values` and `tracks` are of, empty for none.
     """
 
     skip: Ints
@@ -112,6 +152,8 @@ class Result:
     tracks: dict[str, Floats] = field(default_factory=dict)
     sums: Floats | None = None
     genes: list[str] = field(default_factory=list)
+    rows: list[GeneRow] = field(default_factory=list)
+    named: dict[str, list[str]] = field(default_factory=dict)
 
     def take(self, other: Result, allele: int) -> None:
         """Take over what another result of the same task says of one allele."""
@@ -126,3 +168,8 @@ class Result:
             self.sums[allele] = other.sums[allele]
         if self.genes:
             self.genes[allele] = other.genes[allele]
+        for key, names in self.named.items():
+            names[allele] = other.named[key][allele]
+        kept = [row for row in self.rows if row.allele != allele]
+        found = [row for row in other.rows if row.allele == allele]
+        self.rows[:] = sorted(kept + found, key=lambda row: row.allele)

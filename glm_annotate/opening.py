@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,9 @@ from glm_annotate import __version__
 from glm_annotate.alignment import Alignment
 from glm_annotate.bundle import Bundle, load_bundle
 from glm_annotate.channels import Channels, Source, check_channels
-from glm_annotate.errors import BundleError, UsageError
+from glm_annotate.dense import dense_stride
+from glm_annotate.errors import BundleError, InputError, UsageError
+from glm_annotate.exon_frame import MODULES, ExonFrame, frame_of, is_modular
 from glm_annotate.gene_files import read_gene_models
 from glm_annotate.gene_models import GENES, GeneModels, read_gene_table
 from glm_annotate.genome import Genome
@@ -25,54 +27,60 @@ from glm_annotate.track_choice import TrackChoice, choose_tracks
 from glm_annotate.track_table import TRACKS, Role, TrackTable, read_tracks
 
 if TYPE_CHECKING:
-    from glm_annotate.job import Job
+    from glm_annotate.run_setup import Setup
 
 logger = logging.getLogger(__name__)
 
 _SITES: tuple[Role, Role] = ("acceptor", "donor")
 
 
-def open_models(job: Job, genome: Genome) -> list[Model]:
+def open_models(setup: Setup, genome: Genome) -> list[Model]:
     """Load bundles and open their sessions.
 
     Raises:
         UsageError: Two models have one tag, no model of the run gives a score, or a model reads an
             alignment or a signal and none is named.
     """
-    bundles = [_tagged(text) for text in job.models]
+    bundles = [_tagged(text) for text in setup.models]
     tags = [tag for tag, _ in bundles]
     if len(set(tags)) < len(tags):
         twice = next(tag for tag in tags if tags.count(tag) > 1)
         raise UsageError(f"-m: two models have the tag {twice}; give one another: -m NEWTAG=MODEL")
     for _, bundle in bundles:
-        _check_supported(bundle, job)
-    signals = _open_signals([bundle for _, bundle in bundles], genome, job)
-    genes = _open_genes([bundle for _, bundle in bundles], job)
+        _check_supported(bundle, setup)
+    signals = _open_signals([bundle for _, bundle in bundles], genome, setup)
     models = []
-    shares = share_scores(job.scores, [bundle.card for _, bundle in bundles])
+    roles = [site_roles(bundle) for _, bundle in bundles]
+    shares = share_scores(setup.scores, [bundle.card for _, bundle in bundles], roles)
+    genes = _open_genes([bundle for _, bundle in bundles], shares, genome, setup)
     for (tag, bundle), scores in zip(bundles, shares, strict=True):
         _check_outputs(tag, scores)
         card = bundle.card
-        circular = card.circular if job.circular is None else job.circular
+        circular = card.circular if setup.circular is None else setup.circular
         names = frozenset(filter(None, (genome.resolve(name) for name in circular)))
-        strand = job.strand or card.strand
+        strand = setup.strand or card.strand
         models.append(
             Model(
                 tag,
                 bundle,
                 scores,
-                (False, True) if strand == "both" and card.frame != "gene" else (False,),
+                (False, True) if strand == "both" and card.frame == "variant" else (False,),
                 names,
-                open_runners(bundle, job.runtime),
-                job.ignore_scope,
-                open_channels(bundle, genome, job.msa, signals),
-                open_tracks(bundle, job.tracks),
-                open_splice(bundle, genes),
+                open_runners(bundle, setup.runtime),
+                setup.ignore_scope,
+                open_channels(bundle, genome, setup.msa, signals),
+                open_tracks(bundle, setup.tracks),
+                open_splice(bundle, genes, setup.tracks),
+                open_genes(bundle, scores, genes),
+                open_exons(bundle, genes),
+                dense_stride(bundle) if setup.mode == "dense" else 0,
             )
         )
-        logger.info("%s: model %s %s on %s", tag, card.name, card.version, _where(models[-1], job))
-    if job.msa is not None and not any(count_species(bundle) for _, bundle in bundles):
-        logger.warning("--msa %s: no model of this run reads an alignment", job.msa)
+        logger.info(
+            "%s: model %s %s on %s", tag, card.name, card.version, _where(models[-1], setup)
+        )
+    if setup.msa is not None and not any(count_species(bundle) for _, bundle in bundles):
+        logger.warning("--msa %s: no model of this run reads an alignment", setup.msa)
     return models
 
 
@@ -101,7 +109,8 @@ def open_tracks(bundle: Bundle, choice: TrackChoice | None) -> Tracks | None:
     """Read the table of a model of tracks, and choose those that are scored; None of others.
 
     A model of one contact map may have no table; several maps are its tracks. A model in the frame
-    of genes gives splice sites, which are no tracks to choose from.
+    of genes gives splice sites, one of parts of exons gives numbers of these: neither are tracks to
+    choose from. Tissues are.
 
     Raises:
         BundleError: The bundle has no table.
@@ -110,26 +119,30 @@ def open_tracks(bundle: Bundle, choice: TrackChoice | None) -> Tracks | None:
     path, outputs = bundle.path / TRACKS, bundle.card.outputs
     if "tracks" not in outputs and not ("contacts" in outputs and path.is_file()):
         return None
-    if bundle.card.frame != "variant":
+    if bundle.card.in_genes or (bundle.card.frame == "exon" and is_modular(bundle.card)):
         return None
     table = _table(bundle)
     which = np.arange(len(table)) if choice is None else choose_tracks(table, choice)
     return Tracks(table.take(which), which)
 
 
-def open_splice(bundle: Bundle, given: GeneModels | None) -> Splice | None:
-    """Find the genes and sites of a model in the frame of genes; None of others.
+def open_splice(
+    bundle: Bundle, given: GeneModels | None, choice: TrackChoice | None = None
+) -> Splice | None:
+    """Find the genes and sites of a model that is read in genes; None of others.
 
     Args:
         bundle: The model.
         given: Genes to use in place of the bundle's own.
+        choice: Of tracks, where they are more than one acceptor and one donor.
 
     Raises:
-        UsageError: There are no genes.
-        BundleError: The bundle has not one track of each site, or cannot read N.
+        UsageError: There are no genes, or nothing is left of the tracks.
+        BundleError: The bundle has not one track of each site and none of their use, or cannot
+            read N.
     """
     card = bundle.card
-    if card.frame != "gene":
+    if not card.in_genes:
         return None
     own = bundle.path / GENES
     if given is None and not own.is_file():
@@ -141,27 +154,120 @@ def open_splice(bundle: Bundle, given: GeneModels | None) -> Splice | None:
     among = card.crop <= card.anchor < card.context - card.crop
     if unread or card.bin_size != 1 or not among:
         raise BundleError(
-            f"{bundle.path}: a model with frame = gene needs bin_size = 1, no channels, an "
+            f"{bundle.path}: a model that is read in genes needs bin_size = 1, no channels, an "
             "encoder that takes N, and the anchor among its bins; export the bundle again"
         )
+    genes = read_gene_table(own) if given is None else given
+    table = _table(bundle)
+    roles = [track.role for track in table.tracks]
+    if site_roles(bundle) == _SITES:
+        return Splice(genes, tuple(map(roles.index, _SITES)), paired=True)
+    chosen = range(len(table)) if choice is None else choose_tracks(table, choice).tolist()
+    columns = tuple(i for i in chosen if roles[i] == "usage")
+    if not columns:
+        raise UsageError(f"{bundle.path}: none of the tracks that were chosen has the role usage")
+    return Splice(genes, columns, paired=False)
+
+
+def site_roles(bundle: Bundle) -> tuple[Role, ...] | None:
+    """List the roles of tracks that scores of splice sites read; None of other models.
+
+    Raises:
+        BundleError: The bundle has not one track of each site and none of their use.
+    """
+    if not bundle.card.in_genes:
+        return None
     roles = [track.role for track in _table(bundle).tracks]
-    if any(roles.count(role) != 1 for role in _SITES):
+    if all(roles.count(role) == 1 for role in _SITES):
+        return _SITES
+    if "usage" not in roles or set(_SITES) & set(roles):
         raise BundleError(
-            f"{bundle.path}: {TRACKS} has the roles {', '.join(roles)}; a model with frame = gene "
-            f"has one {_SITES[0]} and one {_SITES[1]}; export the bundle again"
+            f"{bundle.path}: {TRACKS} has the roles {', '.join(roles)}; a model that is read in "
+            f"genes has one {_SITES[0]} and one {_SITES[1]}, or usage; export the bundle again"
         )
-    acceptor, donor = map(roles.index, _SITES)
-    return Splice(read_gene_table(own) if given is None else given, acceptor, donor)
+    return ("usage",)
 
 
-def _open_genes(bundles: Sequence[Bundle], job: Job) -> GeneModels | None:
-    """Read the genes of --gtf once for all models, and tell if none needs them."""
-    if job.gtf is None:
+def open_genes(
+    bundle: Bundle, scores: Sequence[ScoreSpec], given: GeneModels | None
+) -> GeneModels | None:
+    """Find the genes of scores over masks of genes; None where there are no such scores.
+
+    Args:
+        bundle: The model.
+        scores: What is computed.
+        given: Genes to use in place of the bundle's own.
+
+    Raises:
+        UsageError: There are no genes.
+    """
+    over = next((spec for spec in scores if spec.in_genes), None)
+    if over is None:
         return None
-    if all(bundle.card.frame == "variant" for bundle in bundles):
-        logger.warning("--gtf %s: no model of this run reads genes", job.gtf)
+    own = bundle.path / GENES
+    if given is None and not own.is_file():
+        raise UsageError(
+            f"-s {over.name}:mask={over.options['mask']}: {bundle.path} has no {GENES}; name the "
+            "genes: --gtf FILE"
+        )
+    return read_gene_table(own) if given is None else given
+
+
+def open_exons(bundle: Bundle, given: GeneModels | None) -> ExonFrame | None:
+    """Find the exons of a model that reads parts of them; None of others.
+
+    Args:
+        bundle: The model.
+        given: Genes to use in place of the bundle's own.
+
+    Raises:
+        UsageError: There are no genes.
+        BundleError: The inputs of the graph are not known parts, or bases are not read one by one.
+    """
+    if bundle.card.frame != "exon":
         return None
-    return read_gene_models(job.gtf)
+    own = bundle.path / GENES
+    if given is None and not own.is_file():
+        raise UsageError(
+            f"{bundle.path}: the model reads exons, and the bundle has no {GENES}; name the genes: "
+            "--gtf FILE"
+        )
+    genes = read_gene_table(own) if given is None else given
+    frame = frame_of(bundle.card, bundle.encoder, genes)
+    if frame is None:
+        raise BundleError(
+            f"{bundle.path}: a model with frame = exon has the inputs {', '.join(MODULES)}, or "
+            "acceptor and donor, an encoder of single bases that takes N, and no channels; the "
+            f"card has {', '.join(bundle.card.inputs)}; export the bundle again"
+        )
+    return frame
+
+
+def _open_genes(
+    bundles: Sequence[Bundle],
+    shares: Iterable[Sequence[ScoreSpec]],
+    genome: Genome,
+    setup: Setup,
+) -> GeneModels | None:
+    """Read the genes of --gtf once for all models, and tell if none needs them.
+
+    Raises:
+        InputError: No contig of the FASTA has a gene.
+    """
+    if setup.gtf is None:
+        return None
+    masked = any(spec.in_genes for scores in shares for spec in scores)
+    if not masked and not any(x.card.in_genes or x.card.frame == "exon" for x in bundles):
+        logger.warning("--gtf %s: no model of this run reads genes", setup.gtf)
+        return None
+    genes = read_gene_models(setup.gtf)
+    if all(genes.resolve(contig) is None for contig in genome.contigs):
+        raise InputError(
+            f"{setup.gtf}: no gene on a contig of {genome.path} (genes are on "
+            f"{', '.join(genes.contigs[:3])}, the FASTA has {', '.join([*genome.contigs][:3])}); "
+            "name the genes of this assembly: --gtf FILE"
+        )
+    return genes
 
 
 def _table(bundle: Bundle) -> TrackTable:
@@ -182,10 +288,10 @@ def signals_of(bundle: Bundle) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _open_signals(bundles: Sequence[Bundle], genome: Genome, job: Job) -> dict[str, BigWig]:
+def _open_signals(bundles: Sequence[Bundle], genome: Genome, setup: Setup) -> dict[str, BigWig]:
     """Open the bigWigs that are read, each once, and tell of the others."""
     known = dict.fromkeys(name for bundle in bundles for name in signals_of(bundle))
-    for name in job.signals:
+    for name in setup.signals:
         if name not in known:
             others = ", ".join(known) or "none"
             logger.warning(
@@ -193,7 +299,7 @@ def _open_signals(bundles: Sequence[Bundle], genome: Genome, job: Job) -> dict[s
                 name,
                 others,
             )
-    return {n: BigWig(n, path, genome) for n, path in job.signals.items() if n in known}
+    return {n: BigWig(n, path, genome) for n, path in setup.signals.items() if n in known}
 
 
 def _check_outputs(tag: str, scores: Sequence[ScoreSpec]) -> None:
@@ -205,14 +311,13 @@ def _check_outputs(tag: str, scores: Sequence[ScoreSpec]) -> None:
         )
 
 
-def _check_supported(bundle: Bundle, job: Job) -> None:
+def _check_supported(bundle: Bundle, setup: Setup) -> None:
     """Refuse a card that asks for what this version does not do, rather than score without it."""
     card = bundle.card
     wants = {
-        f"frame = {card.frame}": card.frame == "exon"
-        or (card.frame == "gene" and card.objective != "tracks"),
+        f"frame = {card.frame}": card.frame != "variant" and card.objective != "tracks",
         f"shifts = {list(card.shifts)}": card.shifts != (0,)
-        and (card.objective != "tracks" or card.frame != "variant"),
+        and (card.objective != "tracks" or card.frame != "variant" or card.in_genes),
     }
     missing = [what for what, wanted in wants.items() if wanted]
     if missing:
@@ -222,23 +327,23 @@ def _check_supported(bundle: Bundle, job: Job) -> None:
         )
     check_channels(bundle)
     species = count_species(bundle)
-    if species and job.msa is None:
+    if species and setup.msa is None:
         raise UsageError(
             f"{bundle.path}: the model reads an alignment with {species} other species beside the "
             "bases; name it: --msa FILE.zarr"
         )
-    absent = [name for name in signals_of(bundle) if name not in job.signals]
+    absent = [name for name in signals_of(bundle) if name not in setup.signals]
     if absent:
-        given = ", ".join(job.signals) or "none"
+        given = ", ".join(setup.signals) or "none"
         raise UsageError(
             f"{bundle.path}: the model reads the signal {absent[0]} beside the bases, and the "
             f"signals given are: {given}; name its bigWig: --signal {absent[0]}=FILE.bw"
         )
 
 
-def _where(model: Model, job: Job) -> str:
+def _where(model: Model, setup: Setup) -> str:
     device = ", ".join(str(runner.device) for runner in model.runners)
-    return f"{device} ({job.runtime.threads} threads)" if device == "cpu" else device
+    return f"{device} ({setup.runtime.threads} threads)" if device == "cpu" else device
 
 
 def _tagged(text: str) -> tuple[str, Bundle]:

@@ -247,12 +247,16 @@ def grid_pairs(
         ref, alt, places = reverse_complement(ref), reverse_complement(alt), length - 1 - places
     whole = (0, length)
     sides = (ref, whole, whole), (alt, whole, whole)
-    limit = card.window.max_tokens or length + len(
-        card.encoder.vocab.prefix + card.encoder.vocab.suffix
-    )
+    limit = row_limit(card)
     for pair in _pairs(plan, allele, sides, places, places[:, 0], reverse, beside):
         if pair.ref.encoded.rows.shape[1] <= limit:
             yield pair
+
+
+def row_limit(card: ModelCard) -> int:
+    """Give the most rows that a whole window may have."""
+    vocab = card.encoder.vocab
+    return card.window.max_tokens or card.context + len(vocab.prefix + vocab.suffix)
 
 
 def _flip(stretch: Stretch, length: int) -> Stretch:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,12 @@ _HEADS = Path(__file__).parent / "heads"
 # Rows and passes a batch on the CPU: more does not pay, fewer leave threads idle.
 _CPU_ROWS, _CPU_PASSES = 8192, 16
 _CUDA_ROWS = 1 << 22
+
+
+def stop_runners(runners: Iterable[OrtRunner]) -> None:
+    """End the work of sessions before their next batches."""
+    for runner in runners:
+        runner.stopped = True
 
 
 def open_runners(bundle: Bundle, settings: Settings) -> list[OrtRunner]:
@@ -102,18 +109,30 @@ class OrtRunner:
             inputs["attention_mask"] = seen
         if channels is not None:
             inputs["channels"] = pad_channels(channels, padded.shape[1], card.encoder)
+        return self._run_inputs(inputs, outputs, rows.shape)
+
+    def run_parts(self, parts: Mapping[str, Rows], outputs: frozenset[OutputRole]) -> BoundOutputs:
+        """Run one batch of parts of exons (B, L[, C]), by roles of inputs; raises as `run`."""
+        return self._run_inputs(parts, outputs, next(iter(parts.values())).shape)
+
+    def _run_inputs(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: frozenset[OutputRole],
+        shape: tuple[int, ...],
+    ) -> BoundOutputs:
         roles = sorted(outputs)
         if len(self._sessions) == 1:
             values = self._run_graph(self._sessions[0], inputs, roles)
         else:
             values = self._average(inputs, roles)
-        self.passes += len(rows)
-        return BoundOutputs(self, dict(zip(roles, values, strict=True)), rows.shape)
+        self.passes += shape[0]
+        return BoundOutputs(self, dict(zip(roles, values, strict=True)), shape)
 
     def _run_graph(
         self,
         session: ort.InferenceSession,
-        inputs: dict[str, NDArray[Any]],
+        inputs: Mapping[str, NDArray[Any]],
         roles: list[OutputRole],
     ) -> list[Any]:
         """Run one graph; its outputs stay on the device."""
@@ -128,7 +147,7 @@ class OrtRunner:
         _run_bound(session, binding)
         return list(binding.get_outputs())
 
-    def _average(self, inputs: dict[str, NDArray[Any]], roles: list[OutputRole]) -> list[Any]:
+    def _average(self, inputs: Mapping[str, NDArray[Any]], roles: list[OutputRole]) -> list[Any]:
         """Run every replicate, and average their outputs in double on the device."""
         means: list[Any] = [np.zeros((1, 1, 1))] * len(roles)
         for number, session in enumerate(self._sessions, start=1):
@@ -212,18 +231,33 @@ class OrtRunner:
 
     def _time(self, batch: int, rows: int, outputs: frozenset[OutputRole]) -> float:
         """Time a batch after a first one; returns seconds a pass."""
-        made, blank = self.passes, self._blank_rows(batch, rows)
-        beside = len(self.bundle.card.encoder.channels)
-        channels = np.zeros((batch, rows, beside), dtype=np.uint8) if beside else None
-        self.run(blank, outputs, channels)
+        made = self.passes
+        if self.bundle.card.frame == "exon":
+            again = partial(self.run_parts, self._blank_parts(batch, rows), outputs)
+        else:
+            beside = len(self.bundle.card.encoder.channels)
+            channels = np.zeros((batch, rows, beside), dtype=np.uint8) if beside else None
+            again = partial(self.run, self._blank_rows(batch, rows), outputs, channels)
+        again()
         began = time.perf_counter()
-        self.run(blank, outputs, channels)
+        again()
         self.passes = made
         return (time.perf_counter() - began) / batch
 
     def _blank_rows(self, batch: int, rows: int) -> Rows:
         is_one_hot = self.bundle.card.encoder.kind == "one_hot"
         return np.zeros((batch, rows, 4) if is_one_hot else (batch, rows), dtype=np.float32)
+
+    def _blank_parts(self, batch: int, rows: int) -> dict[str, Rows]:
+        """Make parts of an exon; those of any length share what those of one length leave."""
+        shapes = {x.name: x.shape for x in self._sessions[0].get_inputs()}
+        found = {role: shapes[x.name] for role, x in self.bundle.card.inputs.items()}
+        fixed = [x[1] for x in found.values() if isinstance(x[1], int)]
+        share = max(1, (rows - sum(fixed)) // max(1, len(found) - len(fixed)))
+        return {
+            role: np.zeros((batch, x[1] if isinstance(x[1], int) else share, *x[2:]))
+            for role, x in found.items()
+        }
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ neither; REF against itself is 0 in the first two. Logarithms are natural.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,6 +20,8 @@ from glm_annotate.answers import OutputRole
 from glm_annotate.card import Frame, ModelCard, Objective
 from glm_annotate.contact_scores import CONTACT_SCORES, ContactScore
 from glm_annotate.errors import UsageError
+from glm_annotate.exon_frame import FORMULA
+from glm_annotate.splice_options import SPLICE_SCORES, SpliceScore, splice_options
 from glm_annotate.track_scores import TRACK_SCORES, TrackScore
 from glm_annotate.track_windows import INSULATION_RADIUS
 
@@ -36,6 +38,11 @@ def entropy(evidence: Floats) -> Floats:
     """Entropy in nats of distributions over A, C, G, T, shape (n, 4); 0 log 0 is 0."""
     logs = np.log(np.where(evidence > 0, evidence, 1.0))
     return np.asarray(-(evidence * logs).sum(axis=1))
+
+
+def log_likelihood(evidence: Floats) -> Floats:
+    """Natural logarithm of probabilities, shape (n,)."""
+    return np.asarray(np.log(np.where(evidence > 0, evidence, np.nan)))
 
 
 def cosine_distance(evidence: Floats) -> Floats:
@@ -79,6 +86,7 @@ class Score:
         keys: Options that may follow the name.
         frame: Of the models that give it.
         whole: Whether its numbers are whole ones.
+        role: Of the tracks that it reads, where not every model of the frame has them.
     """
 
     kind: Kind
@@ -89,6 +97,7 @@ class Score:
     keys: tuple[str, ...] = ()
     frame: Frame = "variant"
     whole: bool = False
+    role: str = ""
 
 
 _ANY: tuple[Objective, ...] = ("masked", "causal", "tracks", "contacts")
@@ -121,25 +130,14 @@ def _of_contacts(score: ContactScore) -> Score:
     )
 
 
-def _of_splice_sites() -> dict[str, Score]:
-    """Make the rows of SpliceAI's scores, which are computed gene by gene while passes run."""
-    rows: dict[str, Score] = {}
-    for kind, text in (("DS", "{} within 50 bases"), ("DP", "bases from the site to the {}")):
-        for what, change in _CHANGES.items():
-            formula: dict[Objective, str] = {"tracks": text.format(change)}
-            rows[f"{kind}_{what}"] = Score(
-                "other", {"tracks": "splice"}, plain, formula,
-                output="tracks", frame="gene", whole=kind == "DP",
-            )  # fmt: skip
-    return rows
+def _of_splice_sites(score: SpliceScore) -> Score:
+    """Make a row for a score that is computed gene by gene, while passes run."""
+    formula: dict[Objective, str] = {"tracks": score.formula}
+    return Score(
+        "other", {"tracks": "splice"}, plain, formula, output="tracks",
+        keys=("mask", "dist"), frame="gene", whole=score.whole, role=score.role,
+    )  # fmt: skip
 
-
-_CHANGES = {
-    "AG": "largest gain of an acceptor (ALT - REF)",
-    "AL": "largest loss of an acceptor (REF - ALT)",
-    "DG": "largest gain of a donor (ALT - REF)",
-    "DL": "largest loss of a donor (REF - ALT)",
-}
 
 SCORES: dict[str, Score] = {
     "LLR": Score(
@@ -185,11 +183,27 @@ SCORES: dict[str, Score] = {
     "EMB_DOT": _embedding("other", dot_product, "dot product of pooled REF, ALT embeddings"),
     **{name: _of_tracks(score) for name, score in TRACK_SCORES.items()},
     **{name: _of_contacts(score) for name, score in CONTACT_SCORES.items()},
-    **_of_splice_sites(),
+    **{name: _of_splice_sites(score) for name, score in SPLICE_SCORES.items()},
+    # Computed exon by exon, after the passes.
+    "DLPSI": Score(
+        "other", {"tracks": "exon"}, plain, {"tracks": FORMULA}, output="tracks", frame="exon"
+    ),
+}
+
+# What is read of every base of a stretch, by `per_base`; no key of a VCF.
+ALONG: dict[str, Score] = {
+    "LIKELIHOOD": Score(
+        "other",
+        {"masked": "reference", "causal": "reference"},
+        log_likelihood,
+        dict.fromkeys(_ANY, "log p(REF base) among A, C, G, T"),
+    )
 }
 
 POOLS = ("site", "window", "all")
-MASKS = ("all", "center")
+# Masks of genes; scores over them are made gene by gene.
+GENE_MASKS = ("gene", "exons", "tss")
+MASKS = ("all", "center", *GENE_MASKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +225,7 @@ class ScoreSpec:
     @property
     def score(self) -> Score:
         """The row of the table."""
-        return SCORES[self.name]
+        return SCORES[self.name] if self.name in SCORES else ALONG[self.name]
 
     @property
     def key(self) -> str:
@@ -219,27 +233,42 @@ class ScoreSpec:
         return f"{self.name}_{self.label}" if self.label else self.name
 
     @property
+    def in_genes(self) -> bool:
+        """Whether it is taken over a mask of genes, once for each."""
+        return self.options.get("mask") in GENE_MASKS
+
+    @property
     def evidence(self) -> tuple[str, tuple[tuple[str, str], ...]]:
         """What has to be asked for: scores that share it share its passes."""
         return self.score.evidence[self.objective], tuple(sorted(self.options.items()))
 
 
-def parse_scores(texts: tuple[str, ...], card: ModelCard) -> tuple[ScoreSpec, ...]:
+# Roles of a model's tracks; None: not known.
+Roles = Collection[str] | None
+
+
+def parse_scores(
+    texts: tuple[str, ...], card: ModelCard, roles: Roles = None
+) -> tuple[ScoreSpec, ...]:
     """Parse what the user wrote after -s, or take the card's default scores.
 
     Args:
         texts: Each `NAME[:key=value...]`, several joined by commas.
         card: The model that is asked.
+        roles: Of its tracks, see `available`.
 
     Raises:
         UsageError: A name, key or value is unknown, or the model cannot give the score.
     """
     wanted = [t.strip() for text in texts for t in text.split(",") if t.strip()]
-    specs = [parse_score(text, card) for text in wanted or card.scores or available(card)]
+    asked = wanted or card.scores or available(card, roles)
+    specs = [parse_score(text, card, roles) for text in asked]
     return tuple({spec.key: spec for spec in specs}.values())
 
 
-def share_scores(texts: tuple[str, ...], cards: Sequence[ModelCard]) -> list[tuple[ScoreSpec, ...]]:
+def share_scores(
+    texts: tuple[str, ...], cards: Sequence[ModelCard], roles: Sequence[Roles]
+) -> list[tuple[ScoreSpec, ...]]:
     """Parse what the user wrote after -s for several models: each gets those that it can give.
 
     A model that can give none of them gets its card's own.
@@ -251,26 +280,29 @@ def share_scores(texts: tuple[str, ...], cards: Sequence[ModelCard]) -> list[tup
     shares: list[list[str]] = [[] for _ in cards]
     for text in wanted:
         name = text.split(":")[0].upper()
-        takers = [i for i, card in enumerate(cards) if name in available(card)]
+        takers = [i for i, x in enumerate(cards) if name in available(x, roles[i])]
         for i in takers:
             shares[i].append(text)
         if not takers:
-            parse_score(text, cards[0])
-    return [parse_scores(tuple(share), card) for share, card in zip(shares, cards, strict=True)]
+            parse_score(text, cards[0], roles[0])
+    each = zip(shares, cards, roles, strict=True)
+    return [parse_scores(tuple(share), card, known) for share, card, known in each]
 
 
-def available(card: ModelCard) -> tuple[str, ...]:
-    """List the scores that a model can give."""
+def available(card: ModelCard, roles: Roles = None) -> tuple[str, ...]:
+    """List the scores that a model can give, with tracks of these roles or, for None, of any."""
+    frame = "gene" if card.in_genes else card.frame
     return tuple(
         name
         for name, score in SCORES.items()
         if card.objective in score.evidence
         and score.output in card.outputs
-        and score.frame == card.frame
+        and score.frame == frame
+        and (not score.role or roles is None or score.role in roles)
     )
 
 
-def parse_score(text: str, card: ModelCard) -> ScoreSpec:
+def parse_score(text: str, card: ModelCard, roles: Roles = None) -> ScoreSpec:
     """Parse one `NAME[:key=value...]`.
 
     `pool=window:K` is also understood, as it stands in the help.
@@ -282,13 +314,16 @@ def parse_score(text: str, card: ModelCard) -> ScoreSpec:
     name = name.upper()
     if name not in SCORES:
         raise UsageError(f"-s {text}: unknown score {name!r}; known: {', '.join(SCORES)}")
-    if name not in available(card):
+    if name not in available(card, roles):
         raise UsageError(
             f"-s {text}: the {card.objective} model {card.name!r} does not give {name}; "
-            f"it gives {', '.join(available(card)) or 'none'}"
+            f"it gives {', '.join(available(card, roles)) or 'none'}"
         )
     score = SCORES[name]
     given = _options(text, score, rest)
+    if "dist" in score.keys:
+        options, label = splice_options(text, given, card)
+        return ScoreSpec(name, card.objective, options, label)
     if "mask" in score.keys:
         return _masked(text, name, given, card)
     if "radius" in score.keys:
@@ -302,17 +337,22 @@ def _masked(text: str, name: str, given: dict[str, str], card: ModelCard) -> Sco
     mask = given.get("mask", "center" if "width" in given else "all")
     if mask not in MASKS:
         raise UsageError(f"-s {text}: unknown mask {mask!r}; known: {', '.join(MASKS)}")
-    if (mask == "center") != ("width" in given):
-        raise UsageError(f"-s {text}: width= belongs to mask=center, and mask=center needs it")
-    if mask == "all":
-        return ScoreSpec(name, card.objective, {"mask": mask})
-    width = given["width"]
+    allowed = mask in ("center", "tss") if "width" in given else mask != "center"
+    if not allowed:
+        raise UsageError(
+            f"-s {text}: width= belongs to mask=center, which needs it, and to mask=tss"
+        )
+    # A start is one base unless told.
+    width = given.get("width", "1")
     if not width.isdecimal() or not 1 <= int(width) <= card.context:
         raise UsageError(
             f"-s {text}: width={width} is not a number of bases from 1 to {card.context}"
         )
-    options = {"mask": mask, "width": str(int(width))}
-    return ScoreSpec(name, card.objective, options, f"CENTER{int(width)}")
+    options, label = {"mask": mask}, "" if mask == "all" else mask.upper()
+    if mask == "center" or int(width) > 1:
+        options["width"] = str(int(width))
+        label += options["width"]
+    return ScoreSpec(name, card.objective, options, label)
 
 
 def _insulated(text: str, name: str, given: dict[str, str], card: ModelCard) -> ScoreSpec:
@@ -332,7 +372,7 @@ def _options(text: str, score: Score, parts: list[str]) -> dict[str, str]:
     for part in parts:
         if part.isdecimal() and given.get("pool") == "window" and "k" not in given:
             part = f"k={part}"
-        if part.isdecimal() and given.get("mask") == "center" and "width" not in given:
+        if part.isdecimal() and given.get("mask") in ("center", "tss") and "width" not in given:
             part = f"width={part}"
         key, equals, value = part.partition("=")
         if not equals or key not in score.keys:

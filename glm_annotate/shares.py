@@ -2,7 +2,8 @@
 
 Language models gather evidence of all alleles and turn it into scores at the end (`tasks`); models
 of tracks, of splice sites and of contact maps score each allele as soon as its passes are done
-(`track_tasks`, `splice_tasks`, `contact_tasks`).
+(`track_tasks`, `splice_tasks`, `contact_tasks`); models of parts of exons keep the few numbers of
+each pass (`exon_tasks`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Protocol
 from glm_annotate.answers import Ints
 from glm_annotate.card import Objective
 from glm_annotate.contact_tasks import make_contact_task
+from glm_annotate.exon_tasks import make_exon_task
 from glm_annotate.genome import Genome
 from glm_annotate.model import Model, Result
 from glm_annotate.runtime import OrtRunner
@@ -85,7 +87,9 @@ def make_share(model: Model, alleles: Alleles, skip: Ints) -> Share:
         skip: Reasons known so far, shape (n,); it is added to.
     """
     card = model.bundle.card
-    make = make_splice_task if card.frame == "gene" else _KINDS[card.objective]
+    make = make_splice_task if card.in_genes else _KINDS[card.objective]
+    if card.frame == "exon":
+        make = make_exon_task
     if model.outputs == {"embedding"}:
         make = make_task
     return make(model, alleles, skip)

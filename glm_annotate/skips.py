@@ -25,6 +25,7 @@ class Skip(StrEnum):
     NO_BIN = "NO_BIN"
     NO_GENE = "NO_GENE"
     NOT_FINITE = "NOT_FINITE"
+    PRECOMPUTED = "PRECOMPUTED"  # it has, but from a file
 
 
 SKIPS = tuple(Skip)  # `Alleles.skip` holds 1 + the place in here, 0 for none

@@ -1,8 +1,9 @@
 """Scores of splice models: pure functions on what their graphs give.
 
-`DS_*` and `DP_*` are SpliceAI's delta scores and positions, `DLPSI` is MMSplice's change of the
-logit of PSI. Tracks are in the order of the genome, whatever the gene's strand: turn the answers
-of a gene on the reverse strand round before they come here. Positions are bins of one base.
+`DS_*` and `DP_*` are delta scores and positions, of acceptors and donors after SpliceAI, of the use
+of sites after Pangolin; `DLPSI` is MMSplice's change of the logit of PSI. Tracks are in the order
+of the genome, whatever the gene's strand: turn the answers of a gene on the reverse strand round
+before they come here. Positions are bins of one base.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from glm_annotate.genome import Codes, N
 
 Floats = NDArray[np.float64]
 
+_NOWHERE = 1 << 62
 # Columns of the tracks.
 ACCEPTOR, DONOR = 0, 1
 # Column, and the sign of ALT - REF, of the largest gains and losses.
@@ -81,9 +83,11 @@ def nearest_boundary(boundaries: ArrayLike, pos: int) -> int:
     """Say how far the nearest end of an exon is, to the right above 0; of two, the left one.
 
     Args:
-        boundaries: First and last bases of a gene's exons, at least one.
+        boundaries: First and last bases of a gene's exons; none: farther than any bin.
         pos: The variant, counted from the same base.
     """
+    if not np.size(boundaries):
+        return _NOWHERE
     offsets = np.unique(np.asarray(boundaries, dtype=np.int64)) - pos
     return int(offsets[np.abs(offsets).argmin()])
 
@@ -129,6 +133,46 @@ def splice_deltas(
         scores[f"DS_{name}"] = value + 0.0
         places[f"DP_{name}"] = place.astype(np.float64)
     return scores | places
+
+
+def usage_deltas(
+    evidence: ArrayLike,
+    centre: int,
+    *,
+    distance: int | None = None,
+    beyond: int = 0,
+    known: NDArray[np.bool_] | None = None,
+) -> dict[str, Floats]:
+    """Find the largest gain and loss of splice sites over all tracks, and where they are.
+
+    Args:
+        evidence: REF and aligned ALT tracks, shape (n, 2, bins, T).
+        centre: The bin that positions are counted from, see `splice_deltas`.
+        distance: How far from there changes are looked for; None: as far as the bins go.
+        beyond: So many bases further to the right: Pangolin counts from the last base of REF there.
+        known: Bins that hold an end of an exon, shape (bins,); gains there and losses elsewhere are
+            then 0 before the largest is taken (Pangolin's mask). None: all count.
+
+    Returns:
+        `DS_GAIN`, `DS_LOSS`, `DP_GAIN`, `DP_LOSS`, shape (n,); a score is below 0 where nothing
+        gains, or nothing loses. Of equal places the leftmost.
+    """
+    tracks = np.asarray(evidence, dtype=np.float64)
+    difference = tracks[:, 1] - tracks[:, 0]
+    change = {"GAIN": difference.max(axis=2), "LOSS": -difference.min(axis=2)}
+    if known is not None:
+        change["GAIN"] = np.where(known, np.minimum(change["GAIN"], 0.0), change["GAIN"])
+        change["LOSS"] = np.where(known, change["LOSS"], np.minimum(change["LOSS"], 0.0))
+    first, last = 0, tracks.shape[2]
+    if distance is not None:
+        first, last = max(centre - distance, 0), centre + distance + beyond + 1
+    found: dict[str, Floats] = {}
+    for name, values in change.items():
+        near = values[:, first:last]
+        best = near.argmax(axis=1)
+        found[f"DS_{name}"] = np.take_along_axis(near, best[:, None], axis=1)[:, 0] + 0.0
+        found[f"DP_{name}"] = (best + first - centre).astype(np.float64)
+    return found
 
 
 def delta_logit_psi(

@@ -1,19 +1,21 @@
-"""One model's share of a chunk where the model predicts splice sites in the frame of a gene.
+"""One model's share of a chunk where the model predicts splice sites, in the genes of alleles.
 
-Each allele is evaluated in every gene that holds it, after SpliceAI: bases outside the gene are N,
-only the gene's strand is read, changes within 50 bases of the site count, and nothing is masked. An
-allele's numbers are those of the gene with the largest change.
+Each allele is evaluated in every gene that holds it, on the gene's strand alone. After SpliceAI:
+bases outside the gene are N (card: frame = gene), and changes within `dist` bases of the site
+count. Models of the use of sites, without acceptors and donors, are scored as Pangolin does. Scores
+that share their options are of one gene, that with the largest change under these options.
 
 Decisions: the site, from which positions are counted, is the first changed base, of pure insertions
 and deletions the base before it (VCF's POS of the left-aligned variant), and lies at the card's
 anchor. A gene holds an allele if it has one of its reference bases, of an insertion the base before
-it. Every window has `context` bases: the haplotype of an insertion is read in several, whose bins
-are joined, for a bin depends on no more than `crop` bases at each side. Bases of ALT are never N.
+it. Every window has `context` bases: a haplotype of which more is needed is read in several, whose
+bins are joined, for a bin depends on no more than `crop` bases at each side. Bases of ALT are never
+N.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -24,16 +26,33 @@ from glm_annotate.card import ModelCard
 from glm_annotate.errors import BundleError
 from glm_annotate.gene_models import Gene
 from glm_annotate.genome import Codes, Genome, N
-from glm_annotate.model import Model, Result, Splice
+from glm_annotate.model import GeneRow, Model, Result, Splice
 from glm_annotate.passes import Passes, ask_passes, empty_result, foresee
-from glm_annotate.splice_scores import align_alt, splice_deltas
+from glm_annotate.scores import ScoreSpec
+from glm_annotate.splice_scores import align_alt, nearest_boundary, splice_deltas, usage_deltas
 from glm_annotate.tasks import choose
 from glm_annotate.track_plan import Answers, TrackPlan
 from glm_annotate.variants import Alleles, Skip, skip_code
 from glm_annotate.windows import WindowBatch, cut_windows, too_long
 
-# Bases at each side of the site in which changes are looked for.
-DISTANCE = 50
+
+@dataclass(slots=True)
+class _Best:
+    """Of scores that share their options: the gene with the largest change of each allele.
+
+    Attributes:
+        distance: Bases at each side of the site in which changes count.
+        masked: Whether annotated sites are told from others.
+        specs: The scores.
+        largest: The change without its sign, shape (n,).
+        named: The gene; empty where there is none.
+    """
+
+    distance: int
+    masked: bool
+    specs: list[ScoreSpec]
+    largest: Floats
+    named: list[str]
 
 
 @dataclass(slots=True)
@@ -48,9 +67,9 @@ class SpliceTask:
         chosen: Alleles that windows are cut for.
         genes: Of each of them, in the order of their starts.
         plan: The passes.
-        values: By name of the score, of the gene with the largest change, shape (n,).
-        largest: That change without its sign, shape (n,).
-        named: That gene; empty where there is none.
+        values: By `ScoreSpec.key`, of the gene with the largest change, shape (n,).
+        best: That gene, by the label of the scores.
+        rows: Every allele in every gene.
         failed: Whether a pass failed.
     """
 
@@ -62,8 +81,8 @@ class SpliceTask:
     genes: dict[int, tuple[Gene, ...]]
     plan: TrackPlan = field(default_factory=lambda: TrackPlan("tracks"))
     values: dict[str, Floats] = field(default_factory=dict)
-    largest: Floats = field(default_factory=lambda: np.zeros(0))
-    named: list[str] = field(default_factory=list)
+    best: dict[str, _Best] = field(default_factory=dict)
+    rows: list[GeneRow] = field(default_factory=list)
     failed: bool = False
 
     def ask(self, genome: Genome) -> None:
@@ -82,6 +101,9 @@ class SpliceTask:
         """Give a result without numbers, with the reasons that are the same for all scores."""
         result = empty_result(self.model, self.skip, self.silent)
         result.genes.extend([""] * len(self.alleles))
+        for spec in self.model.scores:
+            if spec.label:
+                result.named[spec.key] = [""] * len(self.alleles)
         return result
 
     def single(self, allele: int) -> SpliceTask:
@@ -91,18 +113,34 @@ class SpliceTask:
 
 
 @dataclass(frozen=True, slots=True)
+class _Haplotype:
+    """Passes of one haplotype, and where their windows begin in it."""
+
+    passes: Passes
+    edges: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Case:
-    """One allele in one gene."""
+    """One allele in one gene.
+
+    Attributes:
+        allele: Its place in the chunk; `rank`: of the gene among those that hold it.
+        start: Place of the first changed base in the haplotypes; `site`: its 0-based position of
+            the site on the contig.
+        beyond: See `usage_deltas`.
+    """
 
     allele: int
     rank: int
     gene: Gene
-    ref: Passes
-    alt: Passes
-    edges: tuple[int, ...]
+    ref: _Haplotype
+    alt: _Haplotype
     start: int
+    site: int
     ref_len: int
     alt_len: int
+    beyond: int
 
 
 def make_splice_task(model: Model, alleles: Alleles, skip: Ints) -> SpliceTask:
@@ -123,8 +161,12 @@ def _empty(
     genes: dict[int, tuple[Gene, ...]],
 ) -> SpliceTask:
     task, n = SpliceTask(model, alleles, skip, silent, chosen, genes), len(alleles)
-    task.values = {spec.name: np.full(n, np.nan) for spec in model.scores}
-    task.largest, task.named = np.full(n, -np.inf), [""] * n
+    for spec in model.scores:
+        task.values[spec.key] = np.full(n, np.nan)
+        if spec.label not in task.best:
+            distance, masked = int(spec.options["dist"]), spec.options["mask"] == "annotated"
+            task.best[spec.label] = _Best(distance, masked, [], np.full(n, -np.inf), [""] * n)
+        task.best[spec.label].specs.append(spec)
     return task
 
 
@@ -156,7 +198,7 @@ def _ask(task: SpliceTask, genome: Genome) -> None:
     ]
     # Alleles that share passes, those of one site, are mostly neighbours.
     for case in sorted(cases, key=lambda case: (case.allele, case.rank)):
-        needs = [k for side in (case.ref, case.alt) for part in side for k in part]
+        needs = [k for side in (case.ref, case.alt) for part in side.passes for k in part]
         task.plan.then(needs, partial(_finish, task, case))
 
 
@@ -164,11 +206,17 @@ def _cases(
     task: SpliceTask, genome: Genome, batch: WindowBatch, card: ModelCard
 ) -> Iterator[_Case]:
     """Plan the passes of alleles that change the same number of bases."""
-    bins, grown = _bins(card), max(batch.alt_len - batch.ref_len, 0)
-    edges = (*range(0, grown, bins), grown)
-    if grown:
-        longer = card.model_copy(update={"context": card.context + grown})
+    site = task.model.bundle.card.anchor
+    beyond = 0 if _splice(task.model).paired else batch.offset - site + max(batch.ref_len - 1, 0)
+    if not batch.ref_len:
+        beyond = 0
+    more = _more(task, site, beyond)
+    grown = max(more + batch.alt_len - batch.ref_len, 0)
+    longest = max(more, grown)
+    if longest:
+        longer = card.model_copy(update={"context": card.context + longest})
         (batch,) = cut_windows(genome, task.alleles, batch.allele, longer, task.model.circular)
+    old_edges, new_edges = (_edges(_bins(card), x) for x in (more, grown))
     for reverse in (False, True):
         found = [
             (member, rank, gene)
@@ -178,19 +226,38 @@ def _cases(
         ]
         if not found:
             continue
-        ref, alt = _in_genes(batch, np.array([x[0] for x in found]), [x[2] for x in found])
+        ref, alt = _in_genes(batch, [x[0] for x in found], [x[2] for x in found], card)
         model = replace(task.model, strands=(reverse,))
-        old = ask_passes(task.plan, model, ref, None)
-        new = ask_passes(task.plan, model, alt, None, edges)
+        old = ask_passes(task.plan, model, ref, None, old_edges)
+        new = ask_passes(task.plan, model, alt, None, new_edges)
         for (member, rank, gene), one, other in zip(found, old, new, strict=True):
             yield _Case(
-                int(batch.allele[member]), rank, gene, one, other, edges,
-                batch.offset, batch.ref_len, batch.alt_len,
+                int(batch.allele[member]), rank, gene,
+                _Haplotype(one, old_edges), _Haplotype(other, new_edges),
+                batch.offset, int(batch.left[member]) + site, batch.ref_len, batch.alt_len, beyond,
             )  # fmt: skip
 
 
-def _in_genes(batch: WindowBatch, members: Ints, genes: list[Gene]) -> tuple[Codes, Codes]:
-    """Give REF and ALT haplotypes, shape (n, L), with N outside a gene for each."""
+def _more(task: SpliceTask, site: int, beyond: int) -> int:
+    """Say how many bins of REF are needed to the right of a window's."""
+    card = task.model.bundle.card
+    right = card.context - card.crop - 1 - site
+    farthest = max(best.distance for best in task.best.values())
+    return max(min(farthest, right) + beyond - right, 0)
+
+
+def _edges(bins: int, more: int) -> tuple[int, ...]:
+    """Say where windows begin that give so many bins more than one."""
+    return (*range(0, more, bins), more)
+
+
+def _in_genes(
+    batch: WindowBatch, which: Sequence[int], genes: Sequence[Gene], card: ModelCard
+) -> tuple[Codes, Codes]:
+    """Give REF and ALT haplotypes, shape (n, L), by the card with N outside a gene for each."""
+    members = np.array(which)
+    if card.frame != "gene":
+        return batch.ref[members], batch.alt[members]
     starts, ends = (
         np.array(x)[:, None] for x in ([g.start for g in genes], [g.end for g in genes])
     )
@@ -209,41 +276,54 @@ def _bins(card: ModelCard) -> int:
 
 
 def _finish(task: SpliceTask, case: _Case, answers: Answers) -> None:
-    """Score an allele in one gene, and keep it if its change is the largest so far."""
-    card = task.model.bundle.card
-    bins, reverse = _bins(card), case.gene.strand == "-"
-    ref = _tracks(task.model, bins, case.ref, (0,), reverse, answers)
-    alt = _tracks(task.model, bins, case.alt, case.edges, reverse, answers)
-    aligned = align_alt(alt, case.start - card.crop, case.ref_len, case.alt_len, bins)
-    evidence = np.stack([ref, aligned])[None]
-    deltas = splice_deltas(evidence, card.anchor - card.crop, distance=DISTANCE)
-    changes = [abs(float(x[0])) for name, x in deltas.items() if name.startswith("DS_")]
-    largest = max((x for x in changes if np.isfinite(x)), default=-1.0)
-    if largest <= task.largest[case.allele]:
-        return
-    task.largest[case.allele], task.named[case.allele] = largest, case.gene.name
-    for name, values in task.values.items():
-        kept = np.isfinite(deltas[name.replace("DP_", "DS_")][0])
-        values[case.allele] = deltas[name][0] if kept else np.nan
+    """Score an allele in one gene, and keep what is the largest change so far."""
+    card, reverse = task.model.bundle.card, case.gene.strand == "-"
+    ref, alt = (_tracks(task.model, x, reverse, answers) for x in (case.ref, case.alt))
+    aligned = align_alt(alt, case.start - card.crop, case.ref_len, case.alt_len, len(ref))
+    evidence, row = np.stack([ref, aligned])[None], {}
+    for best in task.best.values():
+        deltas = _deltas(task.model, case, evidence, best)
+        changes = [abs(x) for name, x in deltas.items() if name.startswith("DS_")]
+        largest = max((x for x in changes if np.isfinite(x)), default=-1.0)
+        for spec in best.specs:
+            known = np.isfinite(deltas[spec.name.replace("DP_", "DS_")])
+            row[spec.key] = np.array([deltas[spec.name] if known else np.nan])
+        if largest > best.largest[case.allele]:
+            best.largest[case.allele], best.named[case.allele] = largest, case.gene.name
+            for spec in best.specs:
+                task.values[spec.key][case.allele] = row[spec.key][0]
+    task.rows.append(GeneRow(case.allele, case.gene.name, case.gene.gene_id, row))
 
 
-def _tracks(
-    model: Model,
-    bins: int,
-    side: Passes,
-    edges: tuple[int, ...],
-    reverse: bool,
-    answers: Answers,
-) -> Floats:
-    """Join the bins of a haplotype's windows in the order of the genome: acceptor and donor.
+def _deltas(model: Model, case: _Case, evidence: Floats, best: _Best) -> dict[str, float]:
+    """Give scores and positions of one allele in one gene by their names."""
+    card, sites = model.bundle.card, case.gene.sites
+    centre = card.anchor - card.crop
+    if _splice(model).paired:
+        boundary = [nearest_boundary(sites, case.site)] if best.masked else None
+        found = splice_deltas(evidence, centre, distance=best.distance, boundary=boundary)
+    else:
+        places = np.arange(evidence.shape[2]) + case.site - centre
+        found = usage_deltas(
+            evidence,
+            centre,
+            distance=best.distance,
+            beyond=case.beyond,
+            known=np.isin(places, sites) if best.masked else None,
+        )
+    return {name: float(x[0]) for name, x in found.items()}
+
+
+def _tracks(model: Model, side: _Haplotype, reverse: bool, answers: Answers) -> Floats:
+    """Join the bins of a haplotype's windows in the order of the genome, by the model's columns.
 
     Raises:
         BundleError: The graph has other bins than the card, or fewer tracks than the table.
     """
-    splice, (numbers,) = _splice(model), side
-    which = [splice.acceptor, splice.donor]
-    joined = np.empty((edges[-1] + bins, 2))
-    for edge, number in zip(edges, numbers, strict=True):
+    which, (numbers,) = list(_splice(model).columns), side.passes
+    bins = _bins(model.bundle.card)
+    joined = np.empty((side.edges[-1] + bins, len(which)))
+    for edge, number in zip(side.edges, numbers, strict=True):
         answer = answers[number]
         if answer.ndim != 2 or answer.shape[0] != bins or answer.shape[1] <= max(which):
             raise BundleError(
@@ -259,11 +339,14 @@ def _tracks(
 def _result(task: SpliceTask) -> Result:
     """Turn what a task that has run has gathered into scores."""
     result, chosen = task.blank(), task.chosen
-    for spec in task.model.scores:
-        numbers = task.values[spec.name][chosen]
-        result.values[spec.key][chosen] = numbers
-        none = chosen[~np.isfinite(numbers)]
-        result.reasons[spec.key][none] = skip_code(Skip.NOT_FINITE)
-    for i in chosen.tolist():
-        result.genes[i] = task.named[i]
+    for label, best in task.best.items():
+        for spec in best.specs:
+            numbers = task.values[spec.key][chosen]
+            result.values[spec.key][chosen] = numbers
+            none = chosen[~np.isfinite(numbers)]
+            result.reasons[spec.key][none] = skip_code(Skip.NOT_FINITE)
+        for names in [result.named[x.key] for x in best.specs] if label else [result.genes]:
+            for i in chosen.tolist():
+                names[i] = best.named[i]
+    result.rows.extend(task.rows)
     return result

@@ -1,17 +1,19 @@
 """One model's share of a chunk: what is asked of it, and how the answers become scores.
 
 Decisions: an allele on a contig that the model's channels do not know gets NO_SIGNAL for every
-score, and no window; evidence that several scores read is asked for once.
+score, and no window; evidence that several scores read is asked for once; of a model that is read
+in dense passes, alleles that those do not serve are asked for one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from glm_annotate.answers import Floats, Ints
+from glm_annotate.dense import DENSE, DenseAsker
 from glm_annotate.encoding import refused
 from glm_annotate.evidence import EVIDENCE, Asked
 from glm_annotate.genome import Genome
@@ -36,7 +38,7 @@ class Task:
         silent: Skip code of alleles that no score can be given for want of channels, else 0.
         chosen: Alleles that windows are cut for.
         plan: The passes.
-        asked: Pairs and what was asked of them, by kind of evidence.
+        asked: Alleles and what was asked of them, by kind of evidence.
         failed: Whether a pass failed.
     """
 
@@ -46,7 +48,7 @@ class Task:
     silent: Ints
     chosen: Ints
     plan: Plan
-    asked: dict[_EvidenceKey, list[tuple[Pair, Asked]]] = field(default_factory=dict)
+    asked: dict[_EvidenceKey, list[tuple[Ints, Asked]]] = field(default_factory=dict)
     failed: bool = False
 
     def ask(self, genome: Genome) -> None:
@@ -104,10 +106,8 @@ def _ask(task: Task, genome: Genome) -> None:
     """Ask for all evidence that the task's scores read, each kind once."""
     model, card = task.model, task.model.bundle.card
     wanted = dict.fromkeys(spec.evidence for spec in model.scores)
-    by_windows: dict[str, list[_EvidenceKey]] = {"variant": [], "cut": [], "grid": []}
-    for key in wanted:
-        by_windows[EVIDENCE[key[0]].windows].append(key)
-    grid, centred, cut_short = by_windows["grid"], by_windows["variant"], by_windows["cut"]
+    grid, others = _split(wanted, lambda key: EVIDENCE[key[0]].windows == "grid")
+    dense, others = _split(others, lambda key: model.dense > 0 and key[0] in DENSE)
     cut = cut_windows(genome, task.alleles, task.chosen, card, model.circular, model.channels)
     for whole in (_readable(task, batch) for batch in cut):
         if grid:
@@ -117,13 +117,48 @@ def _ask(task: Task, genome: Genome) -> None:
                     model.channels,
                 )  # fmt: skip
                 _ask_pairs(task, grid, pairs)
-        if centred or cut_short:
-            for batch in fit(whole, card, model.bundle.encoder):
-                for reverse in model.strands:
-                    _ask_centred(task, batch, reverse, centred, cut_short)
+        is_single = whole.ref_len == whole.alt_len == 1
+        shared = [key for key in dense if is_single or not DENSE[key[0]].single]
+        alone = [key for key in dense if key not in shared]
+        _ask_centred(task, whole, [*others, *alone])
+        if shared:
+            _ask_centred(task, _ask_dense(task, genome, whole, shared), shared)
 
 
-def _ask_centred(
+def _split(
+    keys: Iterable[_EvidenceKey], first: Callable[[_EvidenceKey], bool]
+) -> tuple[list[_EvidenceKey], list[_EvidenceKey]]:
+    """Tell keys of which something is true from the others."""
+    parts: tuple[list[_EvidenceKey], list[_EvidenceKey]] = ([], [])
+    for key in keys:
+        parts[0 if first(key) else 1].append(key)
+    return parts
+
+
+def _ask_dense(
+    task: Task, genome: Genome, batch: WindowBatch, wanted: list[_EvidenceKey]
+) -> WindowBatch:
+    """Ask for what dense passes give; returns the alleles that they do not serve."""
+    asker = DenseAsker(genome, task.model, task.alleles, batch.allele, task.plan)
+    for sites in asker.sites():
+        for key in wanted:
+            asked = DENSE[key[0]].ask(sites)
+            task.asked.setdefault(key, []).append((sites.allele, asked))
+    return batch.take(np.flatnonzero(~asker.served))
+
+
+def _ask_centred(task: Task, whole: WindowBatch, wanted: list[_EvidenceKey]) -> None:
+    """Ask for what reads windows around each allele."""
+    if not wanted or not whole.allele.size:
+        return
+    cut_short, centred = _split(wanted, lambda key: EVIDENCE[key[0]].windows == "cut")
+    model = task.model
+    for batch in fit(whole, model.bundle.card, model.bundle.encoder):
+        for reverse in model.strands:
+            _ask_strand(task, batch, reverse, centred, cut_short)
+
+
+def _ask_strand(
     task: Task,
     batch: WindowBatch,
     reverse: bool,
@@ -157,7 +192,7 @@ def _ask_pairs(task: Task, wanted: list[_EvidenceKey], pairs: Iterable[Pair]) ->
         for key in wanted:
             name, options = key
             asked = EVIDENCE[name].ask(pair, card, dict(options))
-            task.asked.setdefault(key, []).append((pair, asked))
+            task.asked.setdefault(key, []).append((pair.allele, asked))
 
 
 def _blank(task: Task) -> Result:
@@ -199,26 +234,26 @@ def _result(task: Task) -> Result:
     return result
 
 
-def _gather(task: Task, asked: list[tuple[Pair, Asked]]) -> tuple[Floats, Ints]:
+def _gather(task: Task, asked: list[tuple[Ints, Asked]]) -> tuple[Floats, Ints]:
     """Average evidence over strands; returns it with the reasons where there is none."""
     n, share = len(task.alleles), 1 / len(task.model.strands)
     total: Floats = np.zeros(0)
-    for pair, one in asked:
+    for allele, one in asked:
         if bool((one.skip != 0).all()):
             continue  # nothing was asked
         values = one.read()
         total = total if total.size else np.zeros((n, *values.shape[1:]))
-        total[pair.allele] += share * values
+        total[allele] += share * values
     return total if total.size else np.full(n, np.nan), _reasons(task, asked)
 
 
-def _reasons(task: Task, asked: list[tuple[Pair, Asked]]) -> Ints:
+def _reasons(task: Task, asked: list[tuple[Ints, Asked]]) -> Ints:
     """Say why alleles get no number of one kind of evidence; 0 where they do."""
     reasons = task.silent.copy()
     seen = np.zeros_like(reasons)
-    for pair, one in asked:
-        reasons[pair.allele] = np.where(one.skip != 0, one.skip, reasons[pair.allele])
-        seen[pair.allele] += 1
+    for allele, one in asked:
+        reasons[allele] = np.where(one.skip != 0, one.skip, reasons[allele])
+        seen[allele] += 1
     # No window could hold what the evidence reads, or one on the grid has an N that may not be.
     refuses = task.model.bundle.encoder.spec.vocab.n == "error"
     lost = task.chosen[seen[task.chosen] < len(task.model.strands)]

@@ -3,41 +3,49 @@
 A score is computed for each strand-merged track and shift from predictions that are averaged over
 strands and then un-transformed; shifts are averaged last. Where alleles differ in length, bins of
 several bases are stitched from two windows of the longer allele, and single bases are put on the
-reference (see `track_windows`).
+reference (see `track_windows`). Scores over masks of genes are made in every gene of the window,
+and an allele's number is that of one of them (see `gene_masks`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from glm_annotate.answers import Floats, Ints
 from glm_annotate.bundle import Bundle
 from glm_annotate.card import ModelCard
 from glm_annotate.encoding import refused
 from glm_annotate.errors import BundleError
+from glm_annotate.gene_masks import (
+    InGene,
+    View,
+    by_mask,
+    gene_mask,
+    gene_row,
+    genes_in,
+    largest_gene,
+)
+from glm_annotate.gene_models import GeneModels
 from glm_annotate.genome import Genome
-from glm_annotate.model import Model, Result, Tracks
+from glm_annotate.model import Model, Result
 from glm_annotate.passes import Passes, ask_passes, empty_result, fill_result, foresee
+from glm_annotate.scores import ScoreSpec
 from glm_annotate.tasks import choose
 from glm_annotate.track_plan import Answers, TrackPlan
+from glm_annotate.track_predictions import predicted_tracks, tracks_of
 from glm_annotate.track_scores import merge_strands, merge_values, score_tracks
-from glm_annotate.track_table import TRACKS
 from glm_annotate.track_windows import (
     Bins,
     Bools,
     Stitch,
     bins_of,
     center_mask,
-    flip_tracks,
     onto_reference,
     stitch_of,
-    stitch_tracks,
 )
 from glm_annotate.variants import Alleles, Skip, skip_code
 from glm_annotate.windows import WindowBatch, cut_windows, too_long
@@ -54,6 +62,7 @@ class TrackTask:
         silent: Skip code of alleles that no score can be given for want of channels, else 0.
         chosen: Alleles that windows are cut for.
         plan: The passes.
+        genes: Of alleles with scores over masks of genes: what is said of each gene.
         values: By `ScoreSpec.key`: scores by merged track, shape (n, tracks).
         sums: Sums over all bins of REF and of ALT by merged track, shape (n, 2, tracks); where bins
             are single bases, without those that an insertion pushes out of ALT's window.
@@ -66,6 +75,7 @@ class TrackTask:
     silent: Ints
     chosen: Ints
     plan: TrackPlan = field(default_factory=lambda: TrackPlan("tracks"))
+    genes: dict[int, list[InGene]] = field(default_factory=dict)
     values: dict[str, Floats] = field(default_factory=dict)
     sums: Floats = field(default_factory=lambda: np.zeros(0))
     failed: bool = False
@@ -84,7 +94,7 @@ class TrackTask:
 
     def blank(self) -> Result:
         """Give a result without numbers, with the reasons that are the same for all scores."""
-        return empty_result(self.model, self.skip, self.silent)
+        return _blank(self)
 
     def single(self, allele: int) -> TrackTask:
         """Make a task of one of its alleles."""
@@ -99,8 +109,7 @@ class _Case:
     allele: int
     ref: Passes
     alt: Passes
-    bins: Bins
-    stitch: Stitch | None
+    view: View
     start: int
     ref_len: int
     alt_len: int
@@ -116,7 +125,7 @@ def make_track_task(model: Model, alleles: Alleles, skip: Ints) -> TrackTask:
 
 
 def _empty(task: TrackTask) -> TrackTask:
-    n, tracks = len(task.alleles), len(_tracks(task.model).names)
+    n, tracks = len(task.alleles), len(tracks_of(task.model).names)
     task.values = {spec.key: np.zeros((n, tracks)) for spec in task.model.scores}
     task.sums = np.zeros((n, 2, tracks))
     return task
@@ -142,11 +151,13 @@ def _ask(task: TrackTask, genome: Genome) -> None:
     cards = _moved(task.model.bundle)
     if task.model.bundle.encoder.spec.vocab.n == "error":
         _leave_out_n(task, genome, cards)
+    if task.model.genes is not None:
+        _find_genes(task, task.model.genes, genome, cards)
     cases = [
         case
         for card in cards
         for batch, stitch in _windows(task, genome, card)
-        for case in _cases(task, batch, stitch, 1 / len(cards))
+        for case in _cases(task, genome, card, batch, stitch, 1 / len(cards))
     ]
     # Alleles that share passes, those of one site, are mostly neighbours.
     for case in sorted(cases, key=lambda case: case.allele):
@@ -162,6 +173,38 @@ def _leave_out_n(task: TrackTask, genome: Genome, cards: Iterable[ModelCard]) ->
             bad = refused(batch.ref, spec) | refused(batch.alt, spec)
             task.skip[batch.allele[bad]] = skip_code(Skip.AMBIGUOUS)
     task.chosen = task.chosen[task.skip[task.chosen] == 0]
+
+
+def _find_genes(task: TrackTask, genes: GeneModels, genome: Genome, cards: list[ModelCard]) -> None:
+    """Find the genes that each allele is scored in, and leave out alleles without any score."""
+    masks = by_mask(task.model.scores, genes=True)
+    tracks = len(tracks_of(task.model).names)
+    for allele in task.chosen.tolist():
+        views = [_view(task, genome, card, allele) for card in cards]
+        task.genes[allele] = genes_in(genes, views, list(masks))
+        for place in task.genes[allele]:
+            keys = [spec.key for mask in place.masks for spec in masks[mask]]
+            place.values |= {key: np.zeros(tracks) for key in keys}
+            begin = 0.0 if place.masks[0] == next(iter(masks)) else np.nan
+            place.sums = np.full((2, tracks), begin)
+    if not by_mask(task.model.scores, genes=False):
+        some = [bool(task.genes[allele]) for allele in task.chosen.tolist()]
+        task.chosen = task.chosen[np.array(some, dtype=bool)]
+
+
+def _view(task: TrackTask, genome: Genome, card: ModelCard, allele: int) -> View:
+    """Say where the bins of an allele's window lie."""
+    alleles, bins = task.alleles, _bins(card)
+    lengths = int(alleles.ref_len[allele]), int(alleles.alt_len[allele])
+    stitch, known = None, None
+    if bins.size > 1:
+        stitch = stitch_of(bins, card.anchor, *lengths)
+    elif lengths[0] != lengths[1]:
+        _, known = onto_reference(np.zeros((bins.count, 1)), bins, card.anchor, *lengths)
+    contig = alleles.contigs[int(alleles.contig[allele])]
+    turn = genome.contigs[contig] if contig in task.model.circular else 0
+    left = int(alleles.start[allele]) - card.anchor
+    return View(contig, left, bins, stitch, known, turn)
 
 
 def _windows(
@@ -187,7 +230,12 @@ def _bins(card: ModelCard) -> Bins:
 
 
 def _cases(
-    task: TrackTask, batch: WindowBatch, stitch: Stitch | None, share: float
+    task: TrackTask,
+    genome: Genome,
+    card: ModelCard,
+    batch: WindowBatch,
+    stitch: Stitch | None,
+    share: float,
 ) -> Iterator[_Case]:
     """Plan the passes of alleles that change the same number of bases."""
     edges: dict[str, tuple[int, ...]] = {"ref": (0,), "alt": (0,)}
@@ -196,82 +244,55 @@ def _cases(
     near = (None, None) if batch.beside is None else (batch.beside.ref, batch.beside.alt)
     ref = ask_passes(task.plan, task.model, batch.ref, near[0], edges["ref"])
     alt = ask_passes(task.plan, task.model, batch.alt, near[1], edges["alt"])
-    bins = _bins(task.model.bundle.card)
     for member, allele in enumerate(batch.allele.tolist()):
         yield _Case(
-            allele, ref[member], alt[member], bins, stitch, batch.offset,
+            allele, ref[member], alt[member], _view(task, genome, card, allele), batch.offset,
             batch.ref_len, batch.alt_len, share,
         )  # fmt: skip
-
-
-def _tracks(model: Model) -> Tracks:
-    if model.tracks is None:
-        raise ValueError(f"{model.tag}: opened without its tracks")
-    return model.tracks
 
 
 def _finish(task: TrackTask, case: _Case, answers: Answers) -> None:
     """Score one allele in windows of one shift."""
     model = task.model
-    ref, alt = (_prediction(task, case, side, answers) for side in (case.ref, case.alt))
-    known: Bools | None = None
-    if case.bins.size == 1 and case.ref_len != case.alt_len:
-        alt, known = onto_reference(alt, case.bins, case.start, case.ref_len, case.alt_len)
-    tracks = _tracks(model)
+    view = case.view
+    ref, alt = (
+        predicted_tracks(model, view.bins, side, answers, view.stitch)
+        for side in (case.ref, case.alt)
+    )
+    bins, known = case.view.bins, case.view.known
+    if known is not None:
+        alt, _ = onto_reference(alt, bins, case.start, case.ref_len, case.alt_len)
+    tracks = tracks_of(model)
     ref, alt = tracks.transforms.invert(ref), tracks.transforms.invert(alt)
-    first, second = tracks.merged
-    masks: dict[str, list[str]] = {}
-    for spec in model.scores:
-        masks.setdefault(_mask_name(spec.options), []).append(spec.key)
-    names = {spec.key: spec.name for spec in model.scores}
-    for mask, keys in masks.items():
-        chosen = _mask(mask, case.bins, model.bundle.card, known)
-        scores = score_tracks({names[key] for key in keys}, ref, alt, chosen)
-        for key in keys:
-            merged = merge_strands(names[key], scores[names[key]], first, second)
-            task.values[key][case.allele] += case.share * merged
-    for side, values in enumerate((ref, alt)):
-        kept = values if known is None else values[known]
-        total = merge_values(kept.sum(axis=0), first, second)
-        task.sums[case.allele, side] += case.share * total
+    for mask, specs in by_mask(model.scores, genes=False).items():
+        chosen = _mask(mask, bins, model.bundle.card, known)
+        for key, scores in _scores(model, specs, ref, alt, chosen).items():
+            task.values[key][case.allele] += case.share * scores
+    task.sums[case.allele] += case.share * _sums(model, ref, alt, known)
+    masks = by_mask(model.scores, genes=True)
+    for place in task.genes.get(case.allele, ()):
+        for mask in place.masks:
+            held = gene_mask(place.gene, mask, case.view)
+            for key, scores in _scores(model, masks[mask], ref, alt, held).items():
+                place.values[key] += case.share * scores
+            if mask == next(iter(masks)):
+                place.sums += case.share * _sums(model, ref, alt, held)
 
 
-def _prediction(
-    task: TrackTask, case: _Case, side: Passes, answers: Answers
-) -> NDArray[np.float64]:
-    """Average a haplotype's prediction over strands, shape (bins, tracks)."""
-    model, tracks = task.model, _tracks(task.model)
-    total = np.zeros(())
-    for reverse, numbers in zip(model.strands, side, strict=True):
-        parts = [_of_tracks(model, case.bins, answers[k]) for k in numbers]
-        if reverse:
-            parts = [flip_tracks(part, tracks.table.pair) for part in parts]
-        whole = parts[0]
-        if len(parts) > 1 and case.stitch is not None:
-            whole = stitch_tracks(case.stitch, *parts)
-        total = total + whole.astype(np.float64)
-    return np.asarray(total / len(model.strands))
+def _scores(
+    model: Model, specs: Iterable[ScoreSpec], ref: Floats, alt: Floats, chosen: Bools | None
+) -> dict[str, Floats]:
+    """Score REF and ALT over one mask: by key, shape (merged tracks,)."""
+    first, second = tracks_of(model).merged
+    names = {spec.key: spec.name for spec in specs}
+    scores = score_tracks(set(names.values()), ref, alt, chosen)
+    return {k: merge_strands(name, scores[name], first, second) for k, name in names.items()}
 
 
-def _of_tracks(model: Model, bins: Bins, answer: NDArray[Any]) -> NDArray[Any]:
-    """Take the tracks that are read of a whole prediction, shape (bins, tracks).
-
-    Raises:
-        BundleError: The graph has other bins than the card, or fewer tracks than the table.
-    """
-    which = _tracks(model).which
-    least = int(which.max()) + 1
-    if answer.ndim != 2 or answer.shape[0] != bins.count or answer.shape[1] < least:
-        raise BundleError(
-            f"{model.bundle.path}: the graph gives tracks of shape {answer.shape}; by the card "
-            f"there are {bins.count} bins, and {TRACKS} has a row {least}; export the bundle again"
-        )
-    found: NDArray[Any] = answer[:, which]
-    return found
-
-
-def _mask_name(options: Mapping[str, str]) -> str:
-    return ":".join(options[key] for key in ("mask", "width") if key in options)
+def _sums(model: Model, ref: Floats, alt: Floats, chosen: Bools | None) -> Floats:
+    """Add up the bins of a mask, shape (2, merged tracks)."""
+    sides = (values if chosen is None else values[chosen] for values in (ref, alt))
+    return np.stack([merge_values(x.sum(axis=0), *tracks_of(model).merged) for x in sides])
 
 
 def _mask(name: str, bins: Bins, card: ModelCard, known: Bools | None) -> Bools | None:
@@ -283,9 +304,28 @@ def _mask(name: str, bins: Bins, card: ModelCard, known: Bools | None) -> Bools 
     return mask if known is None else mask & known
 
 
+def _blank(task: TrackTask) -> Result:
+    """Give a result without numbers, and NO_GENE where a mask has no gene."""
+    result = empty_result(task.model, task.skip, task.silent)
+    for mask, specs in by_mask(task.model.scores, genes=True).items():
+        without = [i for i, found in task.genes.items() if all(mask not in x.masks for x in found)]
+        for spec in specs:
+            result.reasons[spec.key][without] = skip_code(Skip.NO_GENE)
+            result.named[spec.key] = [""] * len(task.alleles)
+    return result
+
+
 def _result(task: TrackTask) -> Result:
     """Turn what a task that has run has gathered into scores."""
-    result = fill_result(task.blank(), task.chosen, task.values)
+    result, keys = task.blank(), [spec.key for spec in task.model.scores if spec.in_genes]
+    for allele in task.chosen.tolist():
+        for key in keys:
+            place = largest_gene(task.genes[allele], key)
+            task.values[key][allele] = np.nan if place is None else place.values[key]
+            result.named[key][allele] = "" if place is None else place.gene.name
+        if keys:
+            result.rows.extend(gene_row(allele, place, keys) for place in task.genes[allele])
+    fill_result(result, task.chosen, task.values)
     if result.sums is not None:
         result.sums[task.chosen] = task.sums[task.chosen]
     return result

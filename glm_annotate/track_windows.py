@@ -254,9 +254,17 @@ def insulation(maps: NDArray[Any], at: int, radius: int = INSULATION_RADIUS) -> 
     before, after = slice(max(0, at - radius), at), slice(at, min(count, at + radius))
     floor = _INSULATION_FLOOR * _mean(maps)
     inside = np.fmax(_mean(maps[..., before, before]), _mean(maps[..., after, after]))
-    between = _mean(maps[..., before, after])
+    between = mean_across(maps, at, radius)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray((inside + floor) / (between + floor))
+
+
+def mean_across(maps: NDArray[Any], at: int, radius: int = INSULATION_RADIUS) -> Floats:
+    """Mean of the contacts between both sides of a bin; arguments and NaN as `insulation`."""
+    count = maps.shape[-1]
+    if not 0 < at < count:
+        return np.full(maps.shape[:-2], np.nan)
+    return _mean(maps[..., max(0, at - radius) : at, at : min(count, at + radius)])
 
 
 def insulation_change(

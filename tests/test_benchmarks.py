@@ -156,7 +156,9 @@ def test_the_collected_passes_are_the_distinct_masked_windows(bench, free, tmp_p
     sites = [(p + 1, bases[p], others[bases[p]][0]) for p in places]
     sites[0] = (*sites[0][:2], ",".join(others[bases[40]][:2]))
     source = data.write_vcf(tmp_path / "x.vcf", "c", 100, sites)
-    passes = bench.bench_passes.collect(Job(str(source), str(tmp_path / "g.fa"), (str(free),)))
+    passes = bench.bench_passes.collect(
+        Job(source=str(source), fasta=str(tmp_path / "g.fa"), models=(str(free),))
+    )
 
     expected = [["ACGT".index(x) for x in bases[p - 8 : p + 8]] for p in (40, 30, 60)]
     for row in expected:
@@ -173,7 +175,9 @@ def test_a_run_makes_as_many_passes_as_the_bare_loop(bench, example_dir, tmp_pat
     contig, bases = data.read_fasta(fasta)
     source = data.write_vcf(tmp_path / "x.vcf", contig, len(bases), data.mixed(bases, 60))
     model = toy_bundle("markov", tmp_path / "markov", context=32, anchor=16, tag="TOY")
-    job = Job(str(source), str(fasta), (str(model),), output=str(tmp_path / "out.vcf"))
+    job = Job(
+        source=str(source), fasta=str(fasta), models=(str(model),), output=str(tmp_path / "out.vcf")
+    )
     count = bench.bench_passes.collect(job).count
     assert count == run_job(job).models["TOY"]["forward_passes"]
     assert count > 2 * len({pos for pos, _, _ in data.mixed(bases, 60)})
@@ -189,12 +193,33 @@ def test_the_bare_loop_feeds_every_pass_once(bench, batch):
             seen.append(feeds["rows"])
 
     rows = [np.arange(14).reshape(7, 2), np.arange(9).reshape(3, 3)]
-    passes = bench.bench_passes.Passes(rows, "rows", ["logits"], Path("model.onnx"))
-    bench.bench_passes.bare_loop(Session(), passes, batch)()
+    passes = bench.bench_passes.Passes(rows, "rows", ["logits"], (Path("model.onnx"),))
+    bench.bench_passes.bare_loop([Session()], passes, batch)()
     assert max(map(len, seen)) == min(batch, 7)
     assert [x for part in seen for x in part.tolist()] == [
         x for part in rows for x in part.tolist()
     ]
+
+
+def test_a_pass_of_replicates_runs_all_of_them(bench, example_dir, tmp_path):
+    data, made = bench.bench_data, {}
+    fasta = example_dir / "chrM.fa"
+    contig, bases = data.read_fasta(fasta)
+    source = data.write_vcf(tmp_path / "x.vcf", contig, len(bases), data.mixed(bases, 8))
+    for count in (1, 3):
+        model = toy_bundle("markov", tmp_path / str(count), context=16, replicates=count, tag="TOY")
+        job = Job(source=str(source), fasta=str(fasta), models=(str(model),))
+        made[count] = bench.bench_passes.collect(job)
+    assert made[1].count == made[3].count
+    assert [len(made[count].graphs) for count in (1, 3)] == [1, 3]
+    sessions = bench.bench_passes.open_sessions(made[3].graphs, 1, spinning=False)
+    ran = []
+    for number, session in enumerate(sessions):
+        session.run = lambda names, feeds, number=number: ran.append((number, len(feeds["rows"])))
+    bench.bench_passes.bare_loop(sessions, made[3], 4)()
+    assert {n: sum(x for m, x in ran if m == n) for n in range(3)} == dict.fromkeys(
+        range(3), made[3].count
+    )
 
 
 def test_models_that_the_bare_loop_cannot_feed_are_refused(bench, example_dir, tmp_path, capsys):

@@ -36,8 +36,9 @@ SHAPES = {
     "maps": Shape(maps=2, crop=1, anchor=17),
     "upper": Shape(layout="upper", diagonal=2, bins=11, crop=1, maps=3, anchor=21),
     "signals": Shape(symmetric=False, signals=SIGNALS, anchor=15),
+    "ratios": Shape(layout="upper", diagonal=2, bins=11, crop=1, maps=2, anchor=21, ratios=True),
 }
-NAMES = {"maps": ("map_1", "map_2"), "upper": ("H1-hESC", "HFF+", "GM")}
+NAMES = {"maps": ("map_1", "map_2"), "upper": ("H1-hESC", "HFF+", "GM"), "ratios": ("a", "b")}
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "said to be symmetric": ("maps", {}),
     "upper triangles": ("upper", {}),
     "upper triangles, one strand": ("upper", {"strand": "forward"}),
+    "logarithms of ratios": ("ratios", {}),
     "signals": ("signals", {}),
     "signals, one strand": ("signals", {"strand": "forward"}),
 }
@@ -211,6 +213,62 @@ def test_the_alts_of_a_site_share_the_pass_of_ref(
     engine = ContactEngine(bundles["square"], fasta)
     engine.by_map([("lin", 150, ref, x) for x in "ACGT" if x != ref])
     assert engine.runner.passes == 2 * 4
+
+
+def test_alleles_are_asked_for_in_their_order(
+    fasta: Path, bundles: dict[str, Path], contigs: dict[str, str]
+) -> None:
+    """Whatever kinds of change are mixed: then REF's maps of a site are let go with its alleles."""
+    line = contigs["lin"]
+    alleles: list[Allele] = []
+    for at in range(100, 160, 4):
+        ref = line[at - 1]
+        for alt in ("ACGT"["ACGT".index(ref) - 1], ref + "GA", ref + "T"):
+            alleles.append(("lin", at, ref, alt))
+    engine = ContactEngine(bundles["square"], fasta)
+    work = engine.annotator.prepare(engine.annotator.read(make_chunk(alleles)))
+    (task,) = work.tasks
+    jobs = task.plan._jobs
+    assert [job.finish.args[1] for job in jobs] == list(range(len(alleles)))  # type: ignore[attr-defined]
+
+    def most_held(needs: Sequence[Sequence[int]]) -> int:
+        """Count the maps that are there at one time, where each is run when it is first read."""
+        every = {k for some in needs for k in some}
+        reads = {k: [i for i, some in enumerate(needs) if k in some] for k in every}
+        return max(sum(x[0] <= i <= x[-1] for x in reads.values()) for i in range(len(needs)))
+
+    # By kind, as windows are cut, REF's maps of every site would wait for its last allele.
+    by_kind = [jobs[i].needs for kind in range(3) for i in range(kind, len(jobs), 3)]
+    held = most_held([job.needs for job in jobs])
+    assert held <= 8
+    assert most_held(by_kind) > 2 * held
+
+
+def test_logarithms_of_ratios_cannot_explode() -> None:
+    """A map whose mean is 0 has no ratio; minus the mean across the bin is 0.5 less."""
+    card = ModelCard.model_validate(card_of(Shape(bins=4, anchor=8, maps=2)))
+    layout = layout_of(card, ["log(observed/expected)", "log(1 + contacts)"])
+    assert layout.ratios == (True, False)
+    ref = np.kron([[1.0, -1.0], [-1.0, 1.0]], np.ones((2, 2)))
+    alt = np.kron([[1.0, -0.5], [-0.5, 1.0]], np.ones((2, 2)))
+    ratio, plain = score_contacts(
+        "INSULATION", layout, np.stack([ref, ref]), np.stack([alt, alt]), {"radius": "2"}
+    )
+    assert ratio == -0.5
+    # (1 + 30 x 0.25) / (-0.5 + 30 x 0.25) - (1 + 0) / (-1 + 0): of another size and sign.
+    assert plain == pytest.approx(8.5 / 7 + 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("log(observed/expected)", True), ("log2(obs/exp)", True), ("Log( Obs / Exp )", True),
+        ("observed/expected", False), ("log(1+contacts)", False), ("", False),
+    ],
+)  # fmt: skip
+def test_units_of_maps(text: str, wanted: bool) -> None:
+    card = ModelCard.model_validate(card_of(SHAPES["maps"]))
+    assert layout_of(card, [text]).ratios == (wanted,)
 
 
 # --- files ---------------------------------------------------------------------------------------

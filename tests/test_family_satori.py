@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from classics_kit import filled, ids, numbers, onnx_worst, run_satori, satori, source_of, worst
+from cli_kit import call
+from engine import write_fasta
 
+from glm_annotate.bundle import read_card
 from glm_annotate.card import ModelCard
 from glm_annotate.encoding import EncoderSpec
 from glm_annotate.errors import InputError
@@ -252,9 +257,37 @@ def test_config_that_contradicts_the_system():
 def test_onnx_at_other_batch_sizes(tmp_path):
     """The LSTM's batch stays free; the form of the authors is exported by the parity tests."""
     (network,) = loaded(SMALL, {"compat": "fixed", "attention": True})[2].networks
-    assert network.outputs["attention"] == ("batch", "layer", "head", "row", "row")
+    assert network.outputs["attention"] == ("batch", "layer", "head", "query", "key")
     batches = [ids((count, 48), count) for count in (1, 2, 5)]
     assert onnx_worst(network, tmp_path, batches) < 1e-5
+
+
+@pytest.mark.parametrize("way", ["option", "config"])
+def test_maps_are_a_second_output_of_the_bundle(tmp_path, way):
+    """Asked for on the command line or in the config: the self-test holds them, scores do not."""
+    weights, _, predicted = loaded()
+    torch.save({"epoch": 3, "model_state_dict": weights}, tmp_path / "model.pt")
+    asked = {"attention": True} if way == "config" else {}
+    (tmp_path / "config.json").write_text(json.dumps({"length": 48, **asked}))
+    bundle = tmp_path / "bundle"
+    options = ["--attention"] if way == "option" else []
+    assert call("export", tmp_path / "model.pt", "-o", bundle, *options) == 0
+    assert call("models", "check", bundle) == 0
+    card = read_card(bundle)
+    assert list(card.outputs) == ["tracks", "attention"]
+    assert card.outputs["attention"].axes == ("batch", "layer", "head", "query", "key")
+    with np.load(bundle / "selftest.npz") as arrays:
+        rows, maps = arrays["input_rows"], arrays["output_attention"]
+    _, wanted = logits_of(predicted.networks[0], rows)
+    assert maps.shape == (1, 1, *wanted.shape[1:])
+    assert np.abs(maps[:, 0] - wanted.numpy()).max() < 1e-6
+    assert np.allclose(maps.sum(-1), 1, atol=1e-5)
+    # Rows ask, columns answer: not the transpose.
+    assert np.abs(maps[:, 0] - wanted.numpy().swapaxes(-1, -2)).max() > 1e-4
+    fasta = write_fasta(tmp_path / "g.fa", {"c": "ACGGTTACAG" * 20})
+    out = tmp_path / "out.vcf"
+    assert call("vcf", "c:95:T:C", "-f", fasta, "-m", bundle, "-o", out) == 0
+    assert "SATORI_STATUS=SCORED" in out.read_text()
 
 
 def test_encoder_keeps_its_promises():

@@ -87,6 +87,29 @@ def test_logits_at_a_masked_base_where_coordinates_may_count_from_one(
     assert len({round(figure.found, 3) for figure in figures}) == 4
 
 
+def test_replicates_are_averaged(tmp_path, fasta, monkeypatch):
+    """The mean of logits, which is neither the first replicate's loss nor the mean of losses."""
+    bundle = toy_bundle(
+        "causal", tmp_path / "three", bos=False, context=200, name="three", replicates=3
+    )
+    ids = [IDS[b] for b in BASES[10:60]]
+    logits = []
+    for i in range(3):
+        session = onnxruntime.InferenceSession(str(bundle / f"model.{i}.onnx"))
+        logits.append(session.run(["logits"], {"rows": np.array([ids])})[0][0].astype(float))
+
+    def loss_of(values: np.ndarray) -> float:
+        logs = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
+        return -float(np.mean([logs[t, ids[t + 1]] for t in range(len(ids) - 1)]))
+
+    wanted = loss_of(np.mean(logits, axis=0))
+    assert min(abs(wanted - loss_of(x)) for x in logits) > 1e-3
+    region = Region("chr5", 15, 65, None, (wanted,))
+    monkeypatch.setitem(GOLDEN, "three", Golden("toy genome", "x", 1e-5, (region,)))
+    (figure,) = check_golden(bundle, fasta)
+    assert figure.good
+
+
 def test_prompts(causal, tmp_path, monkeypatch):
     prompts = tmp_path / "prompts.csv"
     texts = [BASES[:90], BASES[100:260].lower()]

@@ -13,6 +13,8 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("torch")
 
 import pandas as pd
+from test_splice_vcf import CONTIGS, LOCI, snv, spliceai
+from test_splice_vcf import write_toy as write_splice_toy
 from toy_tracks import KEYS, NAMES, ROWS, Shape, write_toy
 
 from glm_annotate.testing import toy_bundle
@@ -72,8 +74,10 @@ def test_a_row_for_each_scored_allele_and_track(command, tmp_path):
     assert call(*command, "--matrix", matrix, "-s", "SAD,D2:mask=center:width=16") == 0
     table = pd.read_parquet(matrix)
     assert list(table.columns) == [
-        "chrom", "pos", "id", "ref", "alt", "model", "track", "REF", "ALT", "SAD", "D2_CENTER16",
+        "chrom", "pos", "id", "ref", "alt", "model", "gene", "gene_id", "track", "REF", "ALT",
+        "SAD", "D2_CENTER16",
     ]  # fmt: skip
+    assert table[["gene", "gene_id"]].isna().all().all()
     assert len(table) == 4 * len(MERGED)  # what no number was given for has no row
     assert table.track.tolist() == MERGED * 4
     assert set(table.model) == {"TRK"}
@@ -160,3 +164,38 @@ def test_a_failed_run_leaves_no_matrix(command, tmp_path):
     (tmp_path / "in.vcf").write_text((tmp_path / "in.vcf").read_text() + "not a record\n")
     assert call(*words) == 1
     assert not (tmp_path / "m.parquet").exists()
+
+
+def test_rows_of_splice_sites_and_tracks_in_one_file(tmp_path, bundle):
+    """A model in the frame of genes has a row an allele and gene, without track, REF and ALT."""
+    sites = write_splice_toy(tmp_path / "splice")
+    fasta = write_fasta(tmp_path / "g.fa", CONTIGS)
+    alleles = [snv("c", 400), snv("c", 470), snv("d", 40), snv("c", 850)]
+    vcf = write_vcf(tmp_path / "in.vcf", [f"{c} {p} {r} {a}" for c, p, r, a in alleles])
+    matrix = tmp_path / "m.parquet"
+    words = ["vcf", vcf, "-f", fasta, "-m", sites, "-m", bundle, "-o", tmp_path / "out.vcf"]
+    assert call(*words, "-s", "SAD,DS_AG,DP_AG", "--matrix", matrix) == 0
+    table = pd.read_parquet(matrix)
+    assert list(table.columns[-3:]) == ["DS_AG", "DP_AG", "SAD"]
+    tracks, rows = table[table.model == "TRK"], table[table.model == "TOY"]
+    assert len(tracks) == len(alleles) * len(MERGED)
+    assert tracks[["gene", "gene_id", "DS_AG", "DP_AG"]].isna().all().all()
+    assert rows[["track", "REF", "ALT", "SAD"]].isna().all().all()
+    wanted = [
+        (pos, locus.name)
+        for contig, pos, _, _ in alleles
+        for locus in LOCI
+        if locus.contig == contig and locus.start < pos <= locus.end
+    ]
+    assert list(zip(rows.pos, rows.gene, strict=True)) == wanted
+    assert len(wanted) == 5
+    assert rows.gene_id.tolist() == rows.gene.tolist()
+    for (_, name), score, place, allele in zip(
+        wanted, rows.DS_AG, rows.DP_AG, [0, 0, 1, 1, 2], strict=True
+    ):
+        (locus,) = [x for x in LOCI if x.name == name]
+        found = spliceai(locus, *alleles[allele][1:])
+        assert (score, place) == (pytest.approx(found["DS_AG"], abs=1e-6), found["DP_AG"])
+    # Alone, too.
+    assert call(*words[:6], "-o", tmp_path / "o.vcf", "--matrix", tmp_path / "alone.parquet") == 0
+    assert len(pd.read_parquet(tmp_path / "alone.parquet")) == len(wanted)

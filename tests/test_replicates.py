@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from cli_kit import call, records_of
+from cli_kit import call, header_of, records_of
 from engine import Allele, Engine, write_fasta
 from onnx import numpy_helper
 from oracle import Oracle
@@ -234,6 +234,11 @@ def test_the_command(tmp_path: Path, fasta: Path) -> None:
     (record,) = records_of((tmp_path / "o.vcf").read_text())
     wanted = oracle_of(bundle, fasta).score("lin", 9, "A", "C", "LLR")
     assert float(record.info["TOY_LLR"]) == pytest.approx(wanted, abs=2e-5)
+    (line,) = [x for x in header_of((tmp_path / "o.vcf").read_text()) if "glm_annotateModel" in x]
+    assert ',Replicates="2"' in line
+    single = toy_bundle("wide", tmp_path / "single", context=20)
+    assert call("vcf", "lin:9:A:C", "-f", fasta, "-m", single, "-o", tmp_path / "1.vcf") == 0
+    assert "Replicates" not in (tmp_path / "1.vcf").read_text()
     summary = json.loads((tmp_path / "s.json").read_text())["models"]["TOY"]
     assert summary["forward_passes"] == 2  # a strand each
     assert summary["digest"] == load_bundle(bundle).digest

@@ -39,6 +39,7 @@ class Shape:
     maps: int = 0
     signals: tuple[Mapping[str, Any], ...] = ()
     anchor: int = 18
+    ratios: bool = False
 
     @property
     def side(self) -> int:
@@ -117,7 +118,9 @@ def write_toy(folder: Path, shape: Shape, names: Sequence[str] = (), **card: Any
     folder.mkdir(parents=True)
     graph.write_graph(ToyContacts(shape).eval(), folder / GRAPH, "fp32")
     if names:
-        (folder / "tracks.tsv").write_text("".join(f"{x}\n" for x in ("identifier", *names)))
+        unit = "log(observed/expected)" if shape.ratios else ""
+        lines = ["identifier\tunits", *(f"{name}\t{unit}" for name in names)]
+        (folder / "tracks.tsv").write_text("".join(f"{x}\n" for x in lines))
     write_bundle(folder, card_of(shape, **card))
     return folder
 
@@ -162,8 +165,9 @@ class ContactOracle(Oracle):
             return mean_difference(one, other, self.rule.layout)
         place = self.card.anchor - self.card.crop * self.rule.bin_size
         at, radius = place // self.rule.bin_size, int(options.get("radius", "50"))
-        change = insulation(other, at, radius)
-        base = insulation(one, at, radius)
+        measure = across if self.shape is not None and self.shape.ratios else insulation
+        change = measure(other, at, radius)
+        base = measure(one, at, radius)
         if change is None or base is None:
             raise Reason("NO_BIN")
         return change - base
@@ -272,3 +276,13 @@ def insulation(maps: Map, at: int, radius: int) -> float | None:
     if floor is None or between is None or not inner:
         return None
     return (max(inner) + 30 * floor) / (between + 30 * floor)
+
+
+def across(maps: Map, at: int, radius: int) -> float | None:
+    """Minus the mean of a symmetric map between both sides of a bin; None as `insulation`."""
+    if insulation(maps, at, radius) is None:
+        return None
+    sides = range(at - radius, at), range(at, at + radius)
+    before, behind = ([i for i in side if 0 <= i < len(maps)] for side in sides)
+    found = [maps[i][j] for i in before for j in behind if maps[i][j] is not None]
+    return -sum(found) / len(found)

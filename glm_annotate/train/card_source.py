@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from glm_annotate import __version__
 from glm_annotate.card import ModelCard, Provenance
 from glm_annotate.errors import InputError, UsageError
 from glm_annotate.scores import parse_scores
@@ -71,11 +70,6 @@ def card_values(
     Raises:
         InputError: A key is unknown, contradicts the checkpoint, or its value is not allowed.
     """
-    if subject.card.get("frame") == "exon":
-        raise InputError(
-            f"{subject.name}: a model of parts of exons, which glm-annotate {__version__} can "
-            "neither export nor score; a later version may"
-        )
     network = subject.network
     elsewhere = frozenset() if isinstance(network, Predictor) else _ELSEWHERE
     allowed = sorted(set(ModelCard.model_fields) - set(FACTS) - elsewhere)

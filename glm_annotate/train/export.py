@@ -71,6 +71,7 @@ class ExportOptions:
         calibration: FASTA whose windows set the scales of int8.
         attention: Give the graph the output `attention`.
         tracks: Which tracks of a predictor are kept; None: all.
+        head: Which head of a checkpoint with several.
         force: Replace a bundle that is already there.
     """
 
@@ -81,6 +82,7 @@ class ExportOptions:
     calibration: str | Path | None = None
     attention: bool = False
     tracks: TrackChoice | None = None
+    head: str | None = None
     force: bool = False
 
 
@@ -102,9 +104,12 @@ def export(source: str | Path, folder: str | Path, **options: Any) -> ExportRepo
     _check_place(target, Path(source), force=wanted.force)
     name, given = read_card(wanted.card)
     context = context_of(name, given, wanted.context)
-    subject = open_subject(source, family=wanted.family, context=context)
+    subject = open_subject(source, family=wanted.family, context=context, head=wanted.head)
     if wanted.attention and not getattr(subject.network, "has_attention", False):
         raise InputError(f"{subject.name}: the architecture has no attention maps to export")
+    for network in subject.networks:
+        if wanted.attention and isinstance(network, Predictor):
+            network.give_maps()
     values = card_values(
         name, given, subject, precision=wanted.precision, attention=wanted.attention
     )

@@ -1,11 +1,13 @@
 """What a graph computes, of either kind of network, and the batches that it is tried on.
 
 A language model takes token ids (B, T) and gives logits and embeddings; a predictor takes ids of
-bases and gives its own outputs. Both may have channels as a second input.
+bases and gives its own outputs. Both may have channels as a second input. A predictor of exons has
+an input for each part of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,15 @@ from torch import Tensor, nn
 
 from glm_annotate.encoding import EncoderSpec
 from glm_annotate.train.families.family import Network
+from glm_annotate.train.families.mmsplice_blocks import ExonPredictor, PartsGraph
 from glm_annotate.train.families.predictor import UNKNOWN, Predictor
 
 INPUT, CHANNELS, ATTENTION = "rows", "channels", "attention"
 OUTPUTS = ("logits", "embedding")
 Exportable = Network | Predictor
 Values = dict[str, NDArray[np.float32]]
-# Ids (B, T), or ids and channels (B, T, C).
-Batch = NDArray[Any] | tuple[NDArray[Any], NDArray[np.float32]]
+# Ids (B, T), ids and channels (B, T, C), or ids (B, L) of each part of an exon.
+Batch = NDArray[Any] | tuple[NDArray[Any], NDArray[np.float32]] | Mapping[str, NDArray[Any]]
 
 # Batch and length of the example: neither is 1, which the exporter would take for a constant.
 _WINDOWS, _ROWS = 2, 41
@@ -64,6 +67,8 @@ class _Prediction(nn.Module):
 
 def exported(network: Exportable, *, attention: bool = False) -> nn.Module:
     """Put around a network what its graph has and it has not."""
+    if isinstance(network, ExonPredictor):
+        return PartsGraph(network)
     if isinstance(network, Predictor):
         return _Prediction(network)
     return _Language(network, attention=attention)
@@ -76,9 +81,14 @@ def outputs_of(network: Exportable, *, attention: bool = False) -> tuple[str, ..
     return (*OUTPUTS, ATTENTION) if attention else OUTPUTS
 
 
-def example_of(network: Exportable) -> tuple[dict[str, Tensor], dict[int, Any]]:
-    """Make inputs to trace with, and say which of their axes are free."""
+def example_of(network: Exportable) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Make inputs to trace with, and say which of their axes are free, as the exporter wants it."""
     free: dict[int, Any] = {0: torch.export.Dim("batch")}
+    if isinstance(network, ExonPredictor):
+        names = list(network.parts)
+        lengths = {name: {1: torch.export.Dim(name)} for name in names if not network.parts[name]}
+        inputs = dict(zip(names, PartsGraph(network).example(), strict=True))
+        return inputs, {"rows": tuple(free | lengths.get(name, {}) for name in names)}
     if isinstance(network, Predictor):
         unit, length = network.multiple_of, network.length
         if length is None:
@@ -95,14 +105,15 @@ def example_of(network: Exportable) -> tuple[dict[str, Tensor], dict[int, Any]]:
         free[1] = torch.export.Dim("length", max=network.max_rows)
     if network.channels:
         inputs[CHANNELS] = torch.ones(_WINDOWS, length, network.channels)
-    return inputs, free
+    return inputs, dict.fromkeys(inputs, free)
 
 
 @torch.no_grad()
 def run_torch(network: Exportable, batch: Batch, *, attention: bool = False) -> Values:
     """Compute with torch what the graph gives, by the names of its outputs."""
-    inputs = [torch.from_numpy(part) for part in parts_of(batch) if part is not None]
+    inputs = [torch.from_numpy(part) for part in feeds_of(batch).values()]
     found = exported(network, attention=attention)(*inputs)
+    found = (found,) if isinstance(found, Tensor) else found
     names = outputs_of(network, attention=attention)
     return {name: x.numpy() for name, x in zip(names, found, strict=True)}
 
@@ -118,9 +129,14 @@ def random_batch(
     """Draw ids (B, T) of every kind, a part of them masked, and channels where there are some.
 
     Channels of a language model are the codes 0 to 4 of an alignment, those of a predictor are
-    signals above 0.
+    signals above 0. Parts of exons are those of exons with their introns, T bases in all.
     """
     rng = np.random.default_rng(seed)
+    if isinstance(network, ExonPredictor):
+        bases = rng.integers(UNKNOWN, size=shape).astype(np.uint8)
+        bases[rng.random(shape) < masked / 5] = UNKNOWN
+        parts = network.split(torch.from_numpy(bases))
+        return {name: x.numpy() for name, x in zip(network.parts, parts, strict=True)}
     if isinstance(network, Predictor):
         bases = rng.integers(UNKNOWN, size=shape).astype(np.uint8)
         bases[rng.random(shape) < masked / 5] = UNKNOWN
@@ -136,12 +152,16 @@ def random_batch(
 
 
 def parts_of(batch: Batch) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-    """Take a batch apart: ids (B, T), and channels (B, T, C) where there are some."""
+    """Take a batch of windows apart: ids (B, T), and channels (B, T, C) where there are some."""
+    if isinstance(batch, Mapping):
+        raise TypeError("a batch of exons has no rows")
     return batch if isinstance(batch, tuple) else (batch, None)
 
 
 def feeds_of(batch: Batch) -> dict[str, NDArray[Any]]:
     """Name a batch's arrays as the graph's inputs are named."""
+    if isinstance(batch, Mapping):
+        return dict(batch)
     rows, channels = parts_of(batch)
     return {INPUT: rows} if channels is None else {INPUT: rows, CHANNELS: channels}
 

@@ -183,7 +183,7 @@ def _trace(network: Exportable, path: Path, *, attention: bool) -> onnx.ModelPro
             output_names=[f"final.{name}" for name in names],
             opset_version=OPSET,
             dynamo=True,
-            dynamic_shapes=dict.fromkeys(inputs, dynamic),
+            dynamic_shapes=dynamic,
             external_data=size > _INLINE_BYTES,
             verbose=False,
         )

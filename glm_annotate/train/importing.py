@@ -8,27 +8,30 @@ for is checked before anything is made.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch import Tensor
 
-from glm_annotate.bundle import sha256_of
 from glm_annotate.card import ModelCard
 from glm_annotate.errors import InputError, UsageError
+from glm_annotate.train import ensembles
+from glm_annotate.train.ensembles import Chosen, Identify
 from glm_annotate.train.families.family import Family, Official, Source
 from glm_annotate.train.families.predictor import Predicted
 from glm_annotate.train.frozen_graph import frozen_weights, read_frozen_graph
-from glm_annotate.train.gene_table import TABLES, gene_table
+from glm_annotate.train.gene_table import TABLES, exon_table, gene_table
+from glm_annotate.train.head_choice import with_head
 from glm_annotate.train.keras_h5 import SUFFIXES as KERAS
 from glm_annotate.train.keras_h5 import read_config, read_weights
 from glm_annotate.train.known_models import KNOWN, Known
 from glm_annotate.train.packages import Package, open_package, open_wheel
-from glm_annotate.train.sources import open_source
+from glm_annotate.train.sources import config_beside, open_source
 
 _NON_COMMERCIAL = re.compile(r"(^|[-\s(])(NC|non-?commercial|academic)([-\s).,]|$)", re.IGNORECASE)
 # Pangolin's files: replicate, end, and whether it is of the second version.
@@ -46,6 +49,7 @@ class Opened:
         source: The weights.
         name: Of the bundle, where the card gives no other.
         digests: sha256 of the files that the weights came from, by name without a folder.
+        parts: The files one by one, where there are several.
         known: The entry of `KNOWN`, None for a file.
         package: Where that came from.
     """
@@ -55,6 +59,7 @@ class Opened:
     digests: Mapping[str, str]
     known: Known | None = None
     package: Package | None = None
+    parts: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,6 @@ class Imported:
     files: Mapping[str, bytes]
 
 
-Identify = Callable[[Source], tuple[Family, Official]]
 Write = Callable[[Path, Imported], ModelCard]
 
 
@@ -114,6 +118,7 @@ def prepare(
     model: str | None = None,
     assembly: str = "grch38",
     context: int | None = None,
+    head: str | None = None,
 ) -> Imported:
     """Read weights, check their licence, and make networks and card.
 
@@ -124,31 +129,41 @@ def prepare(
         model: Which of a wheel's models, where it has several.
         assembly: Of the gene table, where the package has one.
         context: Bases of the window, in place of the default.
+        head: Which head, of weights with several.
 
     Raises:
         InputError: There are no such weights, or they are not what they should be.
-        UsageError: The licence has to be accepted first.
+        UsageError: The licence has to be accepted first, or there is no such head.
     """
     opened = open_weights(what, model)
-    known = opened.known
-    if known is None:
-        family, official = identify(opened.source)
-    else:
-        family = known.family
-        (official,) = (x for x in family.official if x.variant == known.variant)
+    chosen = _choose(opened, identify, head)
+    family, official = chosen.family, chosen.official
+    opened = _only(opened, chosen)
     check_licence(opened, official, accepted=accept_licence)
-    loaded: Any = official.load(opened.source, context)
-    if not isinstance(loaded, Predicted):
-        raise InputError(
-            f"{opened.source.name}: a language model; run: glm-annotate export "
-            f"{opened.source.name} -o BUNDLE"
-        )
+    loaded = ensembles.load(chosen, context)
     files = {**loaded.files, **_files(opened, assembly)}
     tracks = tuple(
         {key: x for key, x in row.items() if key not in _PRIVATE_COLUMNS} for row in loaded.tracks
     )
     predicted = Predicted(loaded.networks, loaded.card, tracks, loaded.files)
     return Imported(family, official, predicted, _card(opened, family, official, loaded), files)
+
+
+def _choose(opened: Opened, identify: Identify, head: str | None) -> Chosen:
+    """Tell what weights are; those of a package have a name."""
+    known, source = opened.known, opened.source
+    if known is None:
+        return ensembles.choose(source, opened.parts, identify, head)
+    (official,) = (x for x in known.family.official if x.variant == known.variant)
+    return Chosen(known.family, official, (with_head(source, official, head),))
+
+
+def _only(opened: Opened, chosen: Chosen) -> Opened:
+    """Leave out files that are not read, those of other heads."""
+    if chosen.sources[0].files == opened.source.files or not opened.parts:
+        return opened
+    files = [file for source in chosen.sources for file in source.files]
+    return replace(opened, digests=ensembles.digests(files))
 
 
 def check_licence(opened: Opened, official: Official, *, accepted: bool) -> None:
@@ -187,8 +202,8 @@ def open_weights(what: str | Path | Sequence[str | Path], model: str | None = No
         return _open_known(_model_of(path, model), path)
     if path.is_dir():
         files = _ensemble(path)
-        if len(files) > 1:
-            return _open_files(files)
+        if len(files) > 1 or any(x.suffix in KERAS for x in files):
+            return replace(_open_files(files), name=path.resolve().name)
     elif not path.exists() and not str(what).startswith("hf://"):
         raise InputError(
             f"{what}: no such file, and no model of a package; known are {', '.join(KNOWN)}"
@@ -237,7 +252,8 @@ def _open_known(name: str, wheel: Path | None) -> Opened:
 def _ensemble(folder: Path) -> list[Path]:
     """List the files of a folder that belong together; none where it is read as a whole.
 
-    Of Pangolin's, those that its authors' program takes: the second version where it is there, and
+    Where training left its best weights beside the latest ones, as baskerville does, the best. Of
+    Pangolin's, those that its authors' program takes: the second version where it is there, and
     the ends that tell a splice site.
     """
     names = {x: _PANGOLIN.fullmatch(x.name) for x in sorted(folder.iterdir())}
@@ -245,7 +261,9 @@ def _ensemble(folder: Path) -> list[Path]:
     if sites:
         newer = [x for x, match in sites.items() if match[3]]
         return newer or list(sites)
-    return [x for x in names if x.suffix in KERAS] or [x for x in names if x.suffix == ".pt"]
+    keras = [x for x in names if x.suffix in KERAS]
+    best = [x for x in keras if x.stem.endswith("_best")]
+    return best or keras or [x for x in names if x.suffix == ".pt"]
 
 
 def _open_files(paths: Sequence[Path]) -> Opened:
@@ -260,21 +278,21 @@ def _open_files(paths: Sequence[Path]) -> Opened:
     parts = [_read(path) for path in paths]
     first, single = parts[0], len(parts) == 1
     if single and not _PANGOLIN.fullmatch(paths[0].name):
-        return Opened(first, paths[0].stem, {x.name: sha256_of(x) for x in first.files})
+        return Opened(first, paths[0].stem, ensembles.digests(first.files))
     prefixes = [_prefix(path, number) for number, path in enumerate(paths)]
     weights = {
         f"{prefix}{key}": value
         for prefix, part in zip(prefixes, parts, strict=True)
         for key, value in part.weights.items()
     }
-    folder = paths[0].parent
+    folder = Path(os.path.commonpath([x.parent.resolve() for x in paths]))
     if len(set(prefixes)) != len(prefixes):
         raise InputError(f"{folder}: two files of one place in the ensemble; give one version")
     files = tuple(file for part in parts for file in part.files)
     called = str(paths[0] if single else folder)
     source = Source(called, weights, first.config, folder, files=files)
-    name = paths[0].name if single else folder.resolve().name
-    return Opened(source, name, {x.name: sha256_of(x) for x in files})
+    name = paths[0].name if single else folder.name
+    return Opened(source, name, ensembles.digests(files), parts=tuple(parts))
 
 
 def _prefix(path: Path, number: int) -> str:
@@ -289,7 +307,8 @@ def _read(path: Path) -> Source:
         return Source(str(path), read_frozen_graph(path), folder=path.parent, files=(path,))
     if path.suffix in KERAS:
         weights = read_weights(path)
-        return Source(str(path), weights, read_config(path), path.parent, files=(path,))
+        config = {**config_beside(path.parent), **read_config(path)}
+        return Source(str(path), weights, config, path.parent, files=(path,))
     if not match:
         return open_source(path)
     # A file of torch whose name does not tell.
@@ -321,9 +340,17 @@ def _files(opened: Opened, assembly: str) -> dict[str, bytes]:
                 f"--assembly {assembly}: {package.place} has gene tables of "
                 f"{', '.join(known.genes)}"
             )
-        table = gene_table(package.read(member), TABLES[known.layout], f"{package.place}: {member}")
-        files["genes.tsv.gz"] = table
+        data, where, layout = package.read(member), f"{package.place}: {member}", known.layout
+        files["genes.tsv.gz"] = (
+            gene_table(data, TABLES[layout], where) if layout in TABLES else exon_table(data, where)
+        )
     return files
+
+
+def _called(family: Family, official: Official) -> str:
+    """Name a system and which of its checkpoints, once where both have one name."""
+    title, variant = family.title, official.variant
+    return variant if title in variant else f"{title} ({variant})"
 
 
 def _card(opened: Opened, family: Family, official: Official, loaded: Predicted) -> dict[str, Any]:
@@ -345,7 +372,7 @@ def _card(opened: Opened, family: Family, official: Official, loaded: Predicted)
     return {
         "name": opened.name,
         "tag": official.tag,
-        "description": f"{official.variant}, weights of {source}.",
+        "description": f"{_called(family, official)}, weights of {source}.",
         "family": family.name,
         "objective": family.objective,
         **given,

@@ -18,7 +18,8 @@ class Known:
         variant: Of `family.official`.
         family: The system.
         members: Files of weights, and the prefix that their keys get.
-        genes: Gene tables by assembly; `layout`: of these, see `gene_table`.
+        genes: Gene tables by assembly; `layout`: of these, one of `gene_table.TABLES`, or `spliced`
+            for that of `gene_table.exon_table`.
         licence: The member that holds the licence, for the bundle; "" where there is none.
         note: What a user should know of the licence.
     """
@@ -32,6 +33,8 @@ class Known:
     licence: str = ""
     note: str = ""
 
+
+_EXONS = {x: f"mmsplice/models/{x}_exons.csv.gz" for x in ("grch37", "grch38")}
 
 KNOWN: dict[str, Known] = {
     "cispliceai": Known(
@@ -63,6 +66,8 @@ KNOWN: dict[str, Known] = {
                 mmsplice.MODULES, ("Intron3", "Acceptor", "Exon", "Donor", "Intron5"), strict=True
             )
         },
+        genes=_EXONS,
+        layout="spliced",
         licence="LICENSE",
     ),
     "mtsplice": Known(
@@ -70,6 +75,8 @@ KNOWN: dict[str, Known] = {
         variant="MTSplice",
         family=mmsplice.FAMILY,
         members={f"mmsplice/models/mtsplice_deep{x}.h5": f"{x}/" for x in range(4)},
+        genes=_EXONS,
+        layout="spliced",
         licence="LICENSE",
     ),
 }

@@ -17,19 +17,22 @@ from glm_annotate.track_choice import TrackChoice, choose_tracks
 from glm_annotate.track_table import COLUMNS, TRACKS, Track, TrackTable, read_tracks, write_tracks
 from glm_annotate.train import graph
 from glm_annotate.train.exported import Batch, Values
+from glm_annotate.train.families.mmsplice_blocks import ExonPredictor, MMSplice
 from glm_annotate.train.families.predictor import Predictor
 from glm_annotate.train.graph import Parity, Precision
 from glm_annotate.train.subjects import Subject
 
 # What a self-test may hold; a whole Borzoi would give 500 MB a window.
 _LARGEST_SELFTEST = 200_000_000
+# Exons of a batch, and their bases: as few as there may be, a usual exon, a long one.
+_EXONS = ((3, 147), (1, 1), (2, 61), (5, 2003))
 
 
 def choose(subject: Subject, choice: TrackChoice | None) -> TrackTable | None:
     """Cut the networks to the tracks asked for, strand pairs whole; gives the table of those.
 
     Raises:
-        InputError: Tracks are chosen of a model without a table.
+        InputError: Tracks are chosen of a model without a table, or whose numbers belong together.
         UsageError: Nothing is left, or a name is unknown.
     """
     if not subject.tracks:
@@ -40,6 +43,11 @@ def choose(subject: Subject, choice: TrackChoice | None) -> TrackTable | None:
     table = _table(rows)
     if choice is None:
         return table
+    if any(isinstance(network, MMSplice) for network in _networks(subject)):
+        raise InputError(
+            f"{subject.name}: its tracks are the five numbers of an exon, which belong together; "
+            "leave --tracks-file, --track-regex, --assay and --biosample away"
+        )
     which = choose_tracks(table, choice)
     for network in _networks(subject):
         network.select(which.tolist())
@@ -73,7 +81,7 @@ def write_graphs(
         (folder / name).write_bytes(data)
     networks = _networks(subject)
     names = [GRAPH] if len(networks) == 1 else [f"model.{i}.onnx" for i in range(len(networks))]
-    probe = graph.random_batch(networks[0], card.encoder, (1, card.context), seed=7)
+    probe = graph.random_batch(networks[0], card.encoder, _shapes(networks[0], card)[0], seed=7)
     parity: list[Parity] = []
     rounding: list[Parity] = []
     means: dict[str, NDArray[np.float64]] = {}
@@ -116,25 +124,31 @@ def _check(name: str, outputs: Values) -> None:
             )
 
 
+def _shapes(network: Predictor, card: ModelCard) -> list[tuple[int, int]]:
+    """Choose sizes of batches, windows and bases of each, that of the self-test first."""
+    if isinstance(network, ExonPredictor):
+        return [(count, card.context + exon) for count, exon in _EXONS]
+    return [(1, card.context), (2, card.context)]
+
+
 def _compare(
     path: Path, network: Predictor, card: ModelCard, probe: Batch, wanted: Values
 ) -> list[Parity]:
-    """Run graph and torch on the probe and on a batch of two windows."""
-    pair = graph.random_batch(network, card.encoder, (2, card.context), seed=8)
-    found = graph.run_graph(path, [probe, pair])
-    cases = [
-        graph.compare(found[0], wanted),
-        graph.compare(found[1], graph.run_torch(network, pair)),
+    """Run graph and torch on the probe and on batches of other sizes."""
+    others = [
+        graph.random_batch(network, card.encoder, shape, seed)
+        for seed, shape in enumerate(_shapes(network, card)[1:], start=8)
     ]
+    found, *more = graph.run_graph(path, [probe, *others], attention=True)
+    cases = [graph.compare(found, wanted)]
+    for batch, values in zip(others, more, strict=True):
+        cases.append(graph.compare(values, graph.run_torch(network, batch)))
     for case in cases:
         case.check(path)
     return cases
 
 
 def _write_selftest(path: Path, probe: Batch, outputs: Mapping[str, NDArray[np.float64]]) -> None:
-    rows, channels = graph.parts_of(probe)
-    arrays: dict[str, Any] = {"input_rows": rows}
-    if channels is not None:
-        arrays["input_channels"] = channels
+    arrays: dict[str, Any] = {f"input_{key}": x for key, x in graph.feeds_of(probe).items()}
     arrays |= {f"output_{key}": values.astype(np.float32) for key, values in outputs.items()}
     np.savez_compressed(path, **arrays)

@@ -112,7 +112,7 @@ def _read(name: str, folder: Path, files: list[Path], repository: str = "") -> S
         weights |= part
     if not weights:
         raise InputError(f"{name}: holds no weights")
-    return Source(name, weights, _config(folder), folder, repository, tuple(files))
+    return Source(name, weights, config_beside(folder), folder, repository, tuple(files))
 
 
 def _weights_of(folder: Path, name: str) -> list[Path]:
@@ -219,7 +219,7 @@ def _tensors(path: Path, values: Any) -> dict[str, Tensor]:
     return kept
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def config_beside(folder: Path) -> dict[str, Any]:
     """Read the config that lies beside the weights; nothing where there is none."""
     path = next((folder / name for name in _CONFIGS if (folder / name).is_file()), None)
     if path is None:

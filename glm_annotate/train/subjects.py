@@ -15,13 +15,15 @@ from typing import Any
 
 from glm_annotate.bundle import TOKENIZER, sha256_of
 from glm_annotate.card import Provenance
-from glm_annotate.errors import InputError
+from glm_annotate.errors import InputError, UsageError
 from glm_annotate.train import checkpoints, graph
 from glm_annotate.train.checkpoints import Checkpoint
 from glm_annotate.train.exported import Exportable
 from glm_annotate.train.families import FAMILIES
 from glm_annotate.train.families.family import Family, Loaded, Network, Official, Source
+from glm_annotate.train.families.mmsplice_blocks import ExonPredictor
 from glm_annotate.train.families.predictor import Predicted, Predictor
+from glm_annotate.train.head_choice import with_head
 from glm_annotate.train.importing import Imported
 from glm_annotate.train.sources import open_source
 
@@ -61,7 +63,11 @@ class Subject:
 
 
 def open_subject(
-    source: str | Path, *, family: str | None = None, context: int | None = None
+    source: str | Path,
+    *,
+    family: str | None = None,
+    context: int | None = None,
+    head: str | None = None,
 ) -> Subject:
     """Read a checkpoint of ours or an official one.
 
@@ -69,16 +75,21 @@ def open_subject(
         source: See `sources.open_source`; or the checkpoint of a training run.
         family: The system, where it cannot be told from config and keys.
         context: Bases of the window, in place of the default.
+        head: Which head of an official checkpoint with several.
 
     Raises:
         InputError: It cannot be read, is of no known system, or does not fit it.
+        UsageError: It has no such head.
     """
     if Path(source).is_file() and checkpoints.is_checkpoint(Path(source)):
         if family is not None:
             raise InputError(f"{source}: a checkpoint of glm-annotate knows its family")
+        if head is not None:
+            raise UsageError(f"--head {head}: {source}: a checkpoint of glm-annotate has no heads")
         return _own(source, context)
     opened = open_source(source)
     chosen, official = identify(opened, family)
+    opened = with_head(opened, official, head)
     return _official(opened, chosen, official, official.load(opened, context))
 
 
@@ -248,7 +259,8 @@ def _facts(family: Family, network: Exportable) -> dict[str, Any]:
 
 
 def _predictor_facts(family: Family, network: Predictor) -> dict[str, Any]:
-    inputs = {graph.INPUT: {"name": graph.INPUT, "axes": ("batch", "length"), "dtype": "uint8"}}
+    names = list(network.parts) if isinstance(network, ExonPredictor) else [graph.INPUT]
+    inputs = {x: {"name": x, "axes": ("batch", "length"), "dtype": "uint8"} for x in names}
     if network.channels:
         axes = ("batch", "length", "channel")
         inputs[graph.CHANNELS] = {"name": graph.CHANNELS, "axes": axes, "dtype": "float32"}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from glm_annotate.errors import InputError
+from glm_annotate.train.families import basenji2_keras
+from glm_annotate.train.families.basenji2_params import ASSEMBLIES, heads_of, settings
 from glm_annotate.train.families.family import Family, Official, Source, Values, is_matrix_of
 from glm_annotate.train.families.one_bin import (
     TRACKS,
@@ -195,34 +197,12 @@ _PORT = (
     *((rf"model\.trunk\.4\.block\.{old}", f"last.{new}") for old, new in _PARTS),
     (r"model\.head\.final\.block\.1\.", "head."),
 )
-_KERAS = re.compile(
-    r"(?:.*/)?(conv1d|batch_normalization|dense)(?:_(\d+))?/"
-    r"(kernel|bias|gamma|beta|moving_mean|moving_variance)(?::0)?"
-)
-_KERAS_PARTS = {
-    "kernel": "weight", "bias": "bias", "gamma": "weight", "beta": "bias",
-    "moving_mean": "running_mean", "moving_variance": "running_var",
-}  # fmt: skip
 
 
 def is_port(source: Source) -> bool:
     """Tell whether a source is a checkpoint of basenji2-pytorch."""
     names = rename(source.weights, Keys(rename=_PORT)).keys()
     return {"stem.conv.weight", "dilated.0.1.conv.weight", "head.weight"} <= names
-
-
-def is_keras(source: Source) -> bool:
-    """Tell whether a source is a model of basenji: its convolutions, each with a batch norm."""
-    found = [_KERAS.fullmatch(name) for name in source.weights]
-    kinds = [match[1] for match in found if match and match[3] in ("kernel", "gamma")]
-    convs = kinds.count("conv1d")
-    return (
-        all(found)
-        and convs > 3
-        and convs == kinds.count("batch_normalization")
-        and kinds.count("dense") == 1
-        and bool(_places(_taps(_layers(source)["conv1d"])))
-    )
 
 
 def load_port(source: Source, context: int | None) -> Predicted:
@@ -241,84 +221,52 @@ def load_keras(source: Source, context: int | None) -> Predicted:
     Raises:
         InputError: Weights are not those of the system.
     """
-    return _load(source, replace(source, weights=from_keras(source)), context, "tanh")
-
-
-def from_keras(source: Source) -> dict[str, Tensor]:
-    """Give our names and axes to the weights of Keras.
-
-    Raises:
-        InputError: The layers are not a stem, a tower, pairs of dilated layers and a last one.
-    """
-    layers = _layers(source)
-    convs, norms, (head,) = (layers[x] for x in ("conv1d", "batch_normalization", "dense"))
-    places = _places(_taps(convs))
-    if len(places) != len(norms):
-        raise InputError(
-            f"{source.name}: found convolutions of {', '.join(map(str, _taps(convs)))} taps, "
-            "wanted a stem, a tower, pairs of 3 and 1, and a last one of 1; name the right system "
-            "with --family"
-        )
-    named = {
-        f"{place}.{part}.{name}": value
-        for place, conv, norm in zip(places, convs, norms, strict=True)
-        for part, weights in (("conv", _turned(conv)), ("norm", norm))
-        for name, value in weights.items()
-    }
-    named |= {f"{place}.norm.num_batches_tracked": torch.tensor(0) for place in places}
-    return named | {f"head.{name}": value for name, value in _turned(head).items()}
-
-
-def _turned(layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Turn a kernel (taps, in, out) or (in, out) of Keras into (out, in, taps) or (out, in)."""
-    axes = {name: tuple(reversed(range(value.ndim))) for name, value in layer.items()}
-    return {name: value.permute(axes[name]) for name, value in layer.items()}
-
-
-def _layers(source: Source) -> dict[str, list[dict[str, Tensor]]]:
-    """Sort Keras' weights by kind of layer, layers in the order of their numbers."""
-    layers: dict[str, dict[int, dict[str, Tensor]]] = {}
-    for name, value in source.weights.items():
-        if match := _KERAS.fullmatch(name):
-            kind, number = layers.setdefault(match[1], {}), int(match[2] or 0)
-            kind.setdefault(number, {})[_KERAS_PARTS[match[3]]] = value
-    return {kind: [found[i] for i in sorted(found)] for kind, found in layers.items()}
-
-
-def _taps(convs: Sequence[Mapping[str, Tensor]]) -> list[int]:
-    """List the taps of Keras' convolutions, whose kernels are (taps, in, out)."""
-    kernels = (conv.get("weight") for conv in convs)
-    return [x.shape[0] if x is not None and x.ndim == 3 else 0 for x in kernels]
-
-
-def _places(taps: Sequence[int]) -> list[str]:
-    """Tell the convolutions apart: dilated pairs have 3 taps and 1; none where they do not fit."""
-    left = list(taps[1:-1])
-    pairs = 0
-    while left[-2:] == [3, 1]:
-        left, pairs = left[:-2], pairs + 1
-    if not pairs or 1 in left or taps[-1] != 1:
-        return []
-    dilated = [f"dilated.{i}.{j}" for i in range(pairs) for j in range(2)]
-    return ["stem", *(f"tower.{i}" for i in range(len(left))), *dilated, "last"]
+    return _load(
+        source, replace(source, weights=basenji2_keras.from_keras(source)), context, "tanh"
+    )
 
 
 def _load(source: Source, named: Source, context: int | None, gelu: Gelu) -> Predicted:
     config = _config(named, gelu, context)
+    head = _head(named, config.tracks)
     network = Basenji2(config)
     fill(network, named, Keys())
+    species, assembly = ASSEMBLIES.get(head, ("", ""))
     card = card_of(
         config.length,
         bin_size=config.bin_size,
         crop=config.crop,
         scores=("SAD", "LOGSED"),
         provenance={
-            "assembly": "GRCh38",
+            "species": species,
+            "assembly": assembly,
             "limits": f"GELU computed as {config.gelu}; codes of this system differ in it.",
         },
     )
-    rows = find_targets(source, "human", config.tracks, "none")
+    rows = find_targets(source, head, config.tracks, "none")
     return Predicted((network,), card, rows or track_rows(source, config.tracks, "signal"))
+
+
+def _head(named: Source, tracks: int) -> str:
+    """Say which head the weights are of: the config's `head`, else what their number tells.
+
+    Raises:
+        InputError: They are of another head than the one asked for.
+    """
+    known = heads_of(named, tracks) or ("human",)
+    asked = named.config.get("head")
+    if asked is not None and asked not in known:
+        raise InputError(
+            f"{named.name}: has the {tracks} tracks of head {' or '.join(known)}, not those of "
+            f"{asked!r}; give the weights of that head"
+        )
+    return str(asked or ("human" if "human" in known else known[0]))
+
+
+def _heads_of_port(source: Source) -> tuple[str, ...]:
+    """See `Official.heads`."""
+    head = rename(source.weights, Keys(rename=_PORT)).get("head.bias")
+    return heads_of(source, 0 if head is None else head.numel())
 
 
 def _config(source: Source, gelu: Gelu, context: int | None) -> Basenji2Config:
@@ -328,15 +276,18 @@ def _config(source: Source, gelu: Gelu, context: int | None) -> Basenji2Config:
     pairs = sum(bool(re.fullmatch(r"dilated\.\d+\.0\.conv\.weight", x)) for x in names)
     towers = [stored(source, f"tower.{i}.conv.weight", 3) for i in range(count)]
     head = stored(source, "head.weight", 2)
+    beside = settings(source)
+    rate = beside.pop("rate", 1.5)
     values: dict[str, object] = {
         "gelu": gelu,
+        **beside,
         **{x: source.config[x] for x in ("crop", "gelu") if x in source.config},
         "stem": stem.shape[0],
         "stem_kernel": stem.shape[2],
         "tower": tuple(tower.shape[0] for tower in towers),
         "tower_kernel": towers[0].shape[2] if towers else 5,
         "narrow": stored(source, "dilated.0.0.conv.weight", 3).shape[0],
-        "dilations": dilations(pairs),
+        "dilations": dilations(pairs, rate),
         "wide": head.shape[1],
         "tracks": head.shape[0],
     }
@@ -366,15 +317,17 @@ FAMILY = Family(
             tokenizer="one-hot bases",
             code_licence="MIT",
             weights_licence="none stated",
+            heads=_heads_of_port,
         ),
         Official(
             variant="Keras",
-            recognise=is_keras,
+            recognise=basenji2_keras.recognise,
             load=load_keras,
             tag="BASENJI",
             tokenizer="one-hot bases",
             code_licence="Apache-2.0",
             weights_licence="none stated",
+            heads=basenji2_keras.heads_of,
         ),
     ),
 )

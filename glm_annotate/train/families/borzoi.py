@@ -62,9 +62,8 @@ def chosen_head(source: Source, heads: Mapping[str, object]) -> str:
     usual = "mouse" if name.endswith("-mouse") and "mouse" in heads else "human"
     found = source.config.get("head", next(iter(heads)) if len(heads) == 1 else usual)
     if found not in heads:
-        raise InputError(
-            f"{source.name}: no head {found!r}, found {', '.join(sorted(heads)) or 'none'}"
-        )
+        known = ", ".join(sorted(heads)) or "none"
+        raise InputError(f"{source.name}: no head {found!r}, found {known}; choose with --head")
     return str(found)
 
 
@@ -90,11 +89,7 @@ def load(rotary: bool, source: Source, context: int | None) -> Predicted:
     Raises:
         InputError: Weights or config are not those of one.
     """
-    heads = {
-        name.removesuffix("_head.weight"): value.shape[0]
-        for name, value in source.weights.items()
-        if re.fullmatch(r"\w+_head\.weight", name) and value.ndim
-    }
+    heads = _heads(source)
     head = chosen_head(source, heads)
     config = _config(source, rotary, heads[head], context)
     network = Borzoi(config)
@@ -105,6 +100,20 @@ def load(rotary: bool, source: Source, context: int | None) -> Predicted:
     fill(network, replace(source, weights=weights), _keys(config, head))
     card = _card(config, head, "Borzoi training set" if heads[head] in _PUBLISHED.values() else "")
     return Predicted((network,), card, find_targets(source, head, config.tracks, "old"))
+
+
+def _heads(source: Source) -> dict[str, int]:
+    """List the heads, and how many tracks each has."""
+    return {
+        name.removesuffix("_head.weight"): value.shape[0]
+        for name, value in source.weights.items()
+        if re.fullmatch(r"\w+_head\.weight", name) and value.ndim
+    }
+
+
+def heads_of(source: Source) -> tuple[str, ...]:
+    """Name the heads, see `Official.heads`."""
+    return tuple(sorted(_heads(source)))
 
 
 def _keys(config: BorzoiConfig, head: str) -> Keys:
@@ -260,6 +269,7 @@ def _official(
     tag: str = "BORZ",
     *releases: str,
     weights: str = "",
+    heads: Callable[[Source], tuple[str, ...]] = heads_of,
 ) -> Official:
     return Official(
         variant=variant,
@@ -270,6 +280,7 @@ def _official(
         code_licence="Apache-2.0",
         weights_licence=weights or "Apache-2.0 (not verified)",
         releases=tuple(Release(x, f"johahi/{x}", CONTEXT, note=_note(x)) for x in releases),
+        heads=heads,
     )
 
 
@@ -295,6 +306,12 @@ FAMILY = Family(
             *(f"flashzoi-replicate-{i}" for i in range(4)),
             weights="not stated; ported and trained with Apache-2.0 and MIT code",
         ),
-        _official("Keras", baskerville.recognise, load_keras, weights="not stated in the file"),
+        _official(
+            "Keras",
+            baskerville.recognise,
+            load_keras,
+            weights="not stated in the file",
+            heads=baskerville.heads_of,
+        ),
     ),
 )

@@ -234,6 +234,8 @@ def _named(source: Source) -> dict[str, Tensor]:
     if not any(_KERAS.fullmatch(name) for name in weights):
         return weights
     weights = from_keras(weights)
+    if len(weights) < len(source.weights):
+        return {}  # several files, of which one would lie over the other
     parts = [part for part in ("bias.", "accessibility.") if f"{part}iconv.weight" in weights]
     if len(parts) == 1:
         weights = {name.removeprefix(parts[0]): value for name, value in weights.items()}
@@ -350,10 +352,9 @@ def _tracks(source: Source, count: int) -> Rows:
 
 
 def _strands(rows: Rows) -> Rows:
-    names = ("plus", "minus")
     return tuple(
         {**row, "identifier": name, "description": f"{name} strand"}
-        for row, name in zip(rows, names, strict=True)
+        for row, name in zip(rows, ("plus", "minus"), strict=True)
     )
 
 

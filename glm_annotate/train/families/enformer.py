@@ -85,11 +85,7 @@ def load(source: Source, context: int | None) -> Predicted:
         InputError: Weights or config are not those of one.
     """
     source = replace(source, weights=_unique(source))
-    heads = {
-        found[1]: value.shape[0]
-        for name, value in source.weights.items()
-        if (found := re.fullmatch(r"_heads\.(\w+)\.0\.weight", name)) and value.ndim
-    }
+    heads = _heads(source)
     head = chosen_head(source, heads)
     config = _config(source, heads[head], context)
     network = Enformer(config)
@@ -98,6 +94,20 @@ def load(source: Source, context: int | None) -> Predicted:
     # Hard clips cannot be undone, and the rest is a scale.
     rows = find_targets(source, head, config.tracks, "none")
     return Predicted((network,), _card(source, config, head), rows)
+
+
+def _heads(source: Source) -> dict[str, int]:
+    """List the heads, and how many tracks each has."""
+    return {
+        found[1]: value.shape[0]
+        for name, value in source.weights.items()
+        if (found := re.fullmatch(r"_heads\.(\w+)\.0\.weight", name)) and value.ndim
+    }
+
+
+def heads_of(source: Source) -> tuple[str, ...]:
+    """Name the heads, see `Official.heads`."""
+    return tuple(sorted(_heads(source)))
 
 
 def _once(name: str) -> str:
@@ -226,6 +236,7 @@ FAMILY = Family(
             releases=(
                 Release("enformer", _OFFICIAL, CONTEXT, note="human head; mouse head is there too"),
             ),
+            heads=heads_of,
         ),
     ),
 )

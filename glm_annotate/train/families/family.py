@@ -124,6 +124,11 @@ class Release:
     note: str = ""
 
 
+def one_head(source: Source) -> tuple[str, ...]:
+    """Say that there are no heads to choose from."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Official:
     """How a system's official checkpoints are read.
@@ -138,6 +143,8 @@ class Official:
         code_licence: SPDX name of the authors' code.
         weights_licence: SPDX name of the weights, or what is known of it.
         releases: Checkpoints to download.
+        heads: Names of the heads of a source that `head` of its config chooses from; must not
+            raise.
     """
 
     variant: str
@@ -148,6 +155,7 @@ class Official:
     code_licence: str
     weights_licence: str
     releases: tuple[Release, ...] = ()
+    heads: Callable[[Source], tuple[str, ...]] = one_head
 
 
 @dataclass(frozen=True, slots=True)

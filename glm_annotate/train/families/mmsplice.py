@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from glm_annotate.errors import InputError
+from glm_annotate.exon_frame import MODULES as MODULES
 from glm_annotate.train.families.family import Family, Official, Source, Values
 from glm_annotate.train.families.mmsplice_blocks import (
     ExonPredictor,
@@ -35,8 +36,6 @@ from glm_annotate.train.keras_layers import (
 )
 from glm_annotate.train.official import Keys, build_config, fill
 
-# The five numbers, in the order of the graph's output.
-MODULES = ("acceptor_intron", "acceptor", "exon", "donor", "donor_intron")
 # The 56 tissues of ASCOT that MTSplice was trained on, in the order of its outputs.
 TISSUES = tuple(
     """Retina - Eye|RPE/Choroid/Sclera - Eye|Subcutaneous - Adipose|Visceral (Omentum) - Adipose
@@ -156,12 +155,10 @@ def _load_mmsplice(source: Source, context: int | None) -> Predicted:
         }
         for module in MODULES
     )
-    return Predicted((network,), _card(source, network, context, "DLPSI"), rows)
+    return Predicted((network,), _card(source, network, context), rows)
 
 
-def _card(
-    source: Source, network: ExonPredictor, context: int | None, score: str
-) -> dict[str, Any]:
+def _card(source: Source, network: ExonPredictor, context: int | None) -> dict[str, Any]:
     """Say what is read of an exon; `context` counts the bases of both introns.
 
     Raises:
@@ -185,7 +182,7 @@ def _card(
         "bin_size": 1,
         "frame": "exon",
         "strand": "gene",
-        "scores": (score,),
+        "scores": ("DLPSI",),
     }
 
 
@@ -262,7 +259,7 @@ def _load_mtsplice(source: Source, context: int | None) -> Predicted:
         }
         for number, name in enumerate(names)
     )
-    return Predicted(networks, _card(source, networks[0], context, "SAD"), rows)
+    return Predicted(networks, _card(source, networks[0], context), rows)
 
 
 def is_trunk(name: str, weight: Tensor) -> bool:

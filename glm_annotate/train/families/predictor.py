@@ -26,6 +26,7 @@ class Predictor(nn.Module):
         multiple_of: What that number is a multiple of.
         channels: Signals beside the bases, (B, L, channels); 0: there are none.
         unknown: What an N is in each of the four base channels.
+        has_attention: Whether `give_maps` is there.
     """
 
     outputs: Mapping[str, tuple[str, ...]]
@@ -33,6 +34,7 @@ class Predictor(nn.Module):
     multiple_of: int = 1
     channels: int = 0
     unknown: float = 0.0
+    has_attention: bool = False
 
     def forward(self, bases: Tensor, channels: Tensor | None = None) -> tuple[Tensor, ...]:
         """Predict from one-hot bases (B, L, 4) and signals (B, L, C); outputs are activated."""
@@ -40,6 +42,10 @@ class Predictor(nn.Module):
 
     def select(self, tracks: Sequence[int]) -> None:
         """Keep only these tracks, in this order, and throw the others' weights away."""
+        raise NotImplementedError
+
+    def give_maps(self) -> None:
+        """Give attention maps as the last output, (B, layers, heads, T, T)."""
         raise NotImplementedError
 
 

@@ -90,14 +90,15 @@ class SatoriConfig(BaseModel):
 class Satori(OneBin):
     """The network; submodules have the names of the authors' checkpoints."""
 
+    has_attention = True
+
     def __init__(self, config: SatoriConfig) -> None:
         super().__init__()
         self.length, self.unknown = config.length, config.unknown
         self.heads, self.pool, self.exp = config.heads, config.pool, config.activation == "exp"
         self.alone, self.exclusive = config.compat == "published", config.exclusive
         if config.attention:
-            maps = ("batch", "layer", "head", "row", "row")
-            self.outputs = {**self.outputs, "attention": maps}
+            self.give_maps()
         conv = nn.Conv1d(4, config.filters, config.kernel, padding=config.padding, bias=False)
         self.layer1 = nn.Sequential(conv, nn.BatchNorm1d(config.filters))
         wide = config.filters
@@ -149,6 +150,11 @@ class Satori(OneBin):
         tracks = torch.softmax(logits, dim=1) if self.exclusive else torch.sigmoid(logits)
         found = (tracks[:, None], maps[:, None])
         return found[: len(self.outputs)]
+
+    def give_maps(self) -> None:
+        """Give attention maps as the last output, (B, 1, heads, T, T)."""
+        axes = ("batch", "layer", "head", "query", "key")
+        self.outputs = {**self.outputs, "attention": axes}
 
     def select(self, tracks: Sequence[int]) -> None:
         """Keep only these tracks.
