@@ -576,7 +576,8 @@ def test_trap_eight_ends_of_pangolin_by_hand():
         for tissue in ("heart", "liver", "brain", "testis")
         for kind in ("site", "usage")
     ]
-    assert [row["role"] for row in rows] == ["profile", "usage"] * 4
+    assert {row["role"] for row in rows} == {"usage"}
+    assert [row["units"] for row in rows] == ["probability", "fraction"] * 4
 
 
 def test_trap_a_tuned_file_is_good_for_one_end():

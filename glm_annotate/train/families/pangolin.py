@@ -27,6 +27,7 @@ from glm_annotate.train.official import Keys, build_config, fill
 _TISSUES = ("heart", "liver", "brain", "testis")
 # The eight ends in the order of the files' numbers: of each tissue the site, then its usage.
 ENDS = tuple((tissue, kind) for tissue in _TISSUES for kind in ("site", "usage"))
+SCORES = tuple(f"{kind}_{what}" for kind in ("DS", "DP") for what in ("GAIN", "LOSS"))
 _WIDTHS = (11, 11, 21, 41)  # of each group
 
 
@@ -207,7 +208,7 @@ def _load(source: Source, context: int | None) -> Predicted:
         # Pangolin reads the gene's strand and does not hide what lies outside the gene.
         "frame": "variant",
         "strand": "gene",
-        "scores": ("SAX", "D2"),
+        "scores": SCORES,
     }
     return Predicted(tuple(networks), card, tuple(_row(*ENDS[end]) for end in first.ends))
 
@@ -220,7 +221,8 @@ def _row(tissue: str, kind: str) -> dict[str, str]:
         "assay": "splice",
         "biosample": tissue,
         "units": "probability" if kind == "site" else "fraction",
-        "role": "profile" if kind == "site" else "usage",
+        # Both tell how strong a site is. A file of all ends has both, of which users may choose.
+        "role": "usage",
         "transform": "none",
     }
 
