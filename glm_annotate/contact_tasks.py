@@ -21,7 +21,7 @@ from glm_annotate.encoding import refused
 from glm_annotate.errors import BundleError
 from glm_annotate.genome import Genome
 from glm_annotate.model import Model, Result
-from glm_annotate.passes import Passes, ask_passes, empty_result, fill_result, foresee
+from glm_annotate.passes import ChunkTask, Passes, ask_passes, empty_result, fill_result
 from glm_annotate.tasks import choose
 from glm_annotate.track_plan import Answers, TrackPlan
 from glm_annotate.track_scores import merge_values
@@ -30,32 +30,20 @@ from glm_annotate.windows import WindowBatch, cut_windows
 
 
 @dataclass(slots=True)
-class ContactTask:
+class ContactTask(ChunkTask):
     """One model's share of a chunk.
 
     Attributes:
-        model: The model.
-        alleles: Of the chunk.
-        skip: Why an allele has no score at all; 0 for none; shape (n,).
-        silent: Skip code of alleles that no score can be given for want of channels, else 0.
-        chosen: Alleles that windows are cut for.
         layout: Of the maps.
         plan: The passes.
         values: By `ScoreSpec.key`: scores by map, shape (n, maps).
         sums: Sums over the maps of REF and of ALT, shape (n, 2, maps).
-        failed: Whether a pass failed.
     """
 
-    model: Model
-    alleles: Alleles
-    skip: Ints
-    silent: Ints
-    chosen: Ints
     layout: Layout
     plan: TrackPlan = field(default_factory=lambda: TrackPlan("contacts"))
     values: dict[str, Floats] = field(default_factory=dict)
     sums: Floats = field(default_factory=lambda: np.zeros(0))
-    failed: bool = False
 
     def ask(self, genome: Genome) -> None:
         """Cut and encode windows, and say what is to be done with their predictions."""
@@ -67,10 +55,6 @@ class ContactTask:
         if result.sums is not None:
             result.sums[self.chosen] = self.sums[self.chosen]
         return result
-
-    def foreseen(self) -> Result:
-        """Give the reasons that are known before the passes, and 0.0 for each number to come."""
-        return foresee(self.blank())
 
     def blank(self) -> Result:
         """Give a result without numbers, with the reasons that do not depend on the passes."""

@@ -24,7 +24,7 @@ from glm_annotate.exon_plan import ExonPlan
 from glm_annotate.gene_models import Gene
 from glm_annotate.genome import Genome
 from glm_annotate.model import GeneRow, Model, Result
-from glm_annotate.passes import empty_result, fill_result, foresee
+from glm_annotate.passes import ChunkTask, empty_result, fill_result
 from glm_annotate.splice_scores import delta_logit_psi
 from glm_annotate.track_scores import merge_values
 from glm_annotate.variants import Alleles, Skip, skip_code
@@ -43,30 +43,18 @@ class _Case:
 
 
 @dataclass(slots=True)
-class ExonTask:
+class ExonTask(ChunkTask):
     """One model's share of a chunk.
 
     Attributes:
-        model: The model.
-        alleles: Of the chunk.
-        skip: Why an allele has no score at all; 0 for none; shape (n,).
-        silent: Skip code of alleles that no exon holds, else 0.
-        chosen: Alleles that haplotypes are cut for.
-        exons: Of each of them, with their genes.
+        exons: Of each chosen allele, with their genes.
         plan: The passes.
         cases: What they are of, by allele.
-        failed: Whether a pass failed.
     """
 
-    model: Model
-    alleles: Alleles
-    skip: Ints
-    silent: Ints
-    chosen: Ints
     exons: dict[int, list[tuple[Gene, Exon]]]
     plan: ExonPlan
     cases: list[_Case] = field(default_factory=list)
-    failed: bool = False
 
     def ask(self, genome: Genome) -> None:
         """Cut the stretches of exons, and say which passes are needed."""
@@ -76,10 +64,6 @@ class ExonTask:
     def result(self) -> Result:
         """Turn the answers of the passes into scores."""
         return _result(self)
-
-    def foreseen(self) -> Result:
-        """Give the reasons that are known before the passes, and 0.0 for each number to come."""
-        return foresee(self.blank())
 
     def blank(self) -> Result:
         """Give a result without numbers, with the reasons that are the same for all scores."""

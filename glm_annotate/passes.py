@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,12 +12,42 @@ from glm_annotate.channels import Values, as_rows, reverse_channels
 from glm_annotate.genome import Codes, reverse_complement
 from glm_annotate.model import Model, Result
 from glm_annotate.track_plan import TrackPlan
-from glm_annotate.variants import Skip, skip_code
+from glm_annotate.variants import Alleles, Skip, skip_code
 
 # Passes of one haplotype, by strand: one, or several that begin at other places of it.
 Passes = tuple[tuple[int, ...], ...]
 
 _LARGEST = float(np.finfo(np.float32).max)  # VCF's Float: larger ones could not be written
+
+
+@dataclass(slots=True)
+class ChunkTask:
+    """What any model's share of a chunk consists of, beside its passes (see `shares.Share`).
+
+    Attributes:
+        model: The model.
+        alleles: Of the chunk.
+        skip: Why an allele has no score at all; 0 for none; shape (n,).
+        silent: Skip code of alleles that no score can be given for, though they are not skipped,
+            else 0.
+        chosen: Alleles that are cut and run.
+        failed: Whether a pass failed.
+    """
+
+    model: Model
+    alleles: Alleles
+    skip: Ints
+    silent: Ints
+    chosen: Ints
+    failed: bool = field(default=False, init=False)
+
+    def blank(self) -> Result:
+        """Give a result without numbers, with the reasons that are the same for all scores."""
+        return empty_result(self.model, self.skip, self.silent)
+
+    def foreseen(self) -> Result:
+        """Give the reasons that are known before the passes, and 0.0 for each number to come."""
+        return foresee(self.blank())
 
 
 def ask_passes(

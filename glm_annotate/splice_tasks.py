@@ -27,7 +27,7 @@ from glm_annotate.errors import BundleError
 from glm_annotate.gene_models import Gene
 from glm_annotate.genome import Codes, Genome, N
 from glm_annotate.model import GeneRow, Model, Result, Splice
-from glm_annotate.passes import Passes, ask_passes, empty_result, foresee
+from glm_annotate.passes import ChunkTask, Passes, ask_passes, empty_result
 from glm_annotate.scores import ScoreSpec
 from glm_annotate.splice_scores import align_alt, nearest_boundary, splice_deltas, usage_deltas
 from glm_annotate.tasks import choose
@@ -56,34 +56,22 @@ class _Best:
 
 
 @dataclass(slots=True)
-class SpliceTask:
+class SpliceTask(ChunkTask):
     """One model's share of a chunk.
 
     Attributes:
-        model: The model.
-        alleles: Of the chunk.
-        skip: Why an allele has no score at all; 0 for none; shape (n,).
-        silent: Skip code of alleles that lie in no gene, else 0.
-        chosen: Alleles that windows are cut for.
-        genes: Of each of them, in the order of their starts.
+        genes: Of each chosen allele, in the order of their starts.
         plan: The passes.
         values: By `ScoreSpec.key`, of the gene with the largest change, shape (n,).
         best: That gene, by the label of the scores.
         rows: Every allele in every gene.
-        failed: Whether a pass failed.
     """
 
-    model: Model
-    alleles: Alleles
-    skip: Ints
-    silent: Ints
-    chosen: Ints
     genes: dict[int, tuple[Gene, ...]]
     plan: TrackPlan = field(default_factory=lambda: TrackPlan("tracks"))
     values: dict[str, Floats] = field(default_factory=dict)
     best: dict[str, _Best] = field(default_factory=dict)
     rows: list[GeneRow] = field(default_factory=list)
-    failed: bool = False
 
     def ask(self, genome: Genome) -> None:
         """Cut and encode windows, and say what is to be done with their predictions."""
@@ -92,10 +80,6 @@ class SpliceTask:
     def result(self) -> Result:
         """Turn what was gathered into scores."""
         return _result(self)
-
-    def foreseen(self) -> Result:
-        """Give the reasons that are known before the passes, and 0.0 for each number to come."""
-        return foresee(self.blank())
 
     def blank(self) -> Result:
         """Give a result without numbers, with the reasons that are the same for all scores."""

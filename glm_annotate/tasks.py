@@ -19,6 +19,7 @@ from glm_annotate.evidence import EVIDENCE, Asked
 from glm_annotate.genome import Genome
 from glm_annotate.model import Model, Result
 from glm_annotate.pairs import Pair, cut_pairs, cuts, grid_pairs, variant_pairs
+from glm_annotate.passes import ChunkTask
 from glm_annotate.plan import Plan
 from glm_annotate.variants import Alleles, Skip, skip_code
 from glm_annotate.windows import WindowBatch, cut_windows, fit, too_long
@@ -28,28 +29,16 @@ _LARGEST = float(np.finfo(np.float32).max)  # VCF's Float: larger ones could not
 
 
 @dataclass(slots=True)
-class Task:
+class Task(ChunkTask):
     """One model's share of a chunk.
 
     Attributes:
-        model: The model.
-        alleles: Of the chunk.
-        skip: Why an allele has no score at all; 0 for none; shape (n,).
-        silent: Skip code of alleles that no score can be given for want of channels, else 0.
-        chosen: Alleles that windows are cut for.
         plan: The passes.
         asked: Alleles and what was asked of them, by kind of evidence.
-        failed: Whether a pass failed.
     """
 
-    model: Model
-    alleles: Alleles
-    skip: Ints
-    silent: Ints
-    chosen: Ints
     plan: Plan
     asked: dict[_EvidenceKey, list[tuple[Ints, Asked]]] = field(default_factory=dict)
-    failed: bool = False
 
     def ask(self, genome: Genome) -> None:
         """Ask for all evidence that the scores read, each kind once."""

@@ -32,7 +32,7 @@ from glm_annotate.gene_masks import (
 from glm_annotate.gene_models import GeneModels
 from glm_annotate.genome import Genome
 from glm_annotate.model import Model, Result
-from glm_annotate.passes import Passes, ask_passes, empty_result, fill_result, foresee
+from glm_annotate.passes import ChunkTask, Passes, ask_passes, empty_result, fill_result
 from glm_annotate.scores import ScoreSpec
 from glm_annotate.tasks import choose
 from glm_annotate.track_plan import Answers, TrackPlan
@@ -52,33 +52,21 @@ from glm_annotate.windows import WindowBatch, cut_windows, too_long
 
 
 @dataclass(slots=True)
-class TrackTask:
+class TrackTask(ChunkTask):
     """One model's share of a chunk.
 
     Attributes:
-        model: The model.
-        alleles: Of the chunk.
-        skip: Why an allele has no score at all; 0 for none; shape (n,).
-        silent: Skip code of alleles that no score can be given for want of channels, else 0.
-        chosen: Alleles that windows are cut for.
         plan: The passes.
         genes: Of alleles with scores over masks of genes: what is said of each gene.
         values: By `ScoreSpec.key`: scores by merged track, shape (n, tracks).
         sums: Sums over all bins of REF and of ALT by merged track, shape (n, 2, tracks); where bins
             are single bases, without those that an insertion pushes out of ALT's window.
-        failed: Whether a pass failed.
     """
 
-    model: Model
-    alleles: Alleles
-    skip: Ints
-    silent: Ints
-    chosen: Ints
     plan: TrackPlan = field(default_factory=lambda: TrackPlan("tracks"))
     genes: dict[int, list[InGene]] = field(default_factory=dict)
     values: dict[str, Floats] = field(default_factory=dict)
     sums: Floats = field(default_factory=lambda: np.zeros(0))
-    failed: bool = False
 
     def ask(self, genome: Genome) -> None:
         """Cut and encode windows, and say what is to be done with their predictions."""
@@ -87,10 +75,6 @@ class TrackTask:
     def result(self) -> Result:
         """Turn what was gathered into scores."""
         return _result(self)
-
-    def foreseen(self) -> Result:
-        """Give the reasons that are known before the passes, and 0.0 for each number to come."""
-        return foresee(self.blank())
 
     def blank(self) -> Result:
         """Give a result without numbers, with the reasons that are the same for all scores."""
