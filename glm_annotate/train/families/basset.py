@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from glm_annotate.train.families.family import Family, Official, Source, Values, is_matrix_of
 from glm_annotate.train.families.one_bin import (
     OneBin,
-    card_of,
     check_context,
     keep_rows,
+    predicted_whole,
     stored,
-    track_rows,
     with_counts,
     with_flat_kernels,
 )
@@ -154,13 +153,10 @@ def load(source: Source, context: int | None) -> Predicted:
     check_context(source, context, config.length)
     network = Basset(config)
     fill(network, with_counts(named, network), Keys())
-    card = card_of(
-        config.length,
-        bin_size=config.length,
-        scores=("SAD", "LFC"),
-        provenance={"assembly": "GRCh37", "species": "Homo sapiens"},
+    facts = {"assembly": "GRCh37", "species": "Homo sapiens"}
+    return predicted_whole(
+        source, network, length=config.length, tracks=config.tracks, provenance=facts
     )
-    return Predicted((network,), card, track_rows(source, config.tracks))
 
 
 FAMILY = Family(

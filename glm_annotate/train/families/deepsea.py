@@ -16,11 +16,10 @@ from typing import Any
 from glm_annotate.train.families.deepsea_blocks import DanQ, DanQConfig, DeepSea, DeepSeaConfig
 from glm_annotate.train.families.family import Family, Official, Source, Values, is_matrix_of
 from glm_annotate.train.families.one_bin import (
-    card_of,
     check_context,
     limit_rows,
+    predicted_whole,
     stored,
-    track_rows,
     with_counts,
     with_flat_kernels,
 )
@@ -247,8 +246,9 @@ def _predicted(
 ) -> Predicted:
     length = network.length or 0
     facts = {"limits": limits} if limits else {}
-    card = card_of(length, bin_size=length, scores=("SAD", "LFC"), order=order, provenance=facts)
-    return Predicted((network,), card, track_rows(source, tracks))
+    return predicted_whole(
+        source, network, length=length, tracks=tracks, provenance=facts, order=order
+    )
 
 
 def _official(

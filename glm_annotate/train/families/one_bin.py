@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from glm_annotate.errors import InputError
 from glm_annotate.train.families.family import Source
-from glm_annotate.train.families.predictor import UNKNOWN, Predictor
+from glm_annotate.train.families.predictor import UNKNOWN, Predicted, Predictor
 
 # Files of track names that authors put beside their weights, one name a line.
 _NAME_FILES = ("tracks.txt", "target.names", "predictor_names.txt", "target_labels.txt")
@@ -87,6 +87,22 @@ def card_of(
         "scores": list(scores),
         "provenance": dict(provenance or {}),
     }
+
+
+def predicted_whole(
+    source: Source,
+    network: Predictor,
+    *,
+    length: int,
+    tracks: int,
+    provenance: Mapping[str, str],
+    order: str = "ACGT",
+) -> Predicted:
+    """Give a model whose one bin is its whole window: its network, card and tracks."""
+    card = card_of(
+        length, bin_size=length, scores=("SAD", "LFC"), order=order, provenance=provenance
+    )
+    return Predicted((network,), card, track_rows(source, tracks))
 
 
 def check_context(source: Source, context: int | None, length: int) -> None:

@@ -25,11 +25,10 @@ from glm_annotate.errors import InputError
 from glm_annotate.train.families.family import Family, Official, Source, Values, is_matrix_of
 from glm_annotate.train.families.one_bin import (
     OneBin,
-    card_of,
     keep_rows,
+    predicted_whole,
     recur,
     stored,
-    track_rows,
 )
 from glm_annotate.train.families.predictor import Predicted
 from glm_annotate.train.layers import merge_heads, split_heads
@@ -214,13 +213,10 @@ def load(source: Source, context: int | None) -> Predicted:
     config = _config(named, table, context)
     network = Satori(config)
     fill(network, named, Keys())
-    card = card_of(
-        config.length,
-        bin_size=config.length,
-        scores=("SAD", "LFC"),
-        provenance={"limits": _limits(config)},
+    facts = {"limits": _limits(config)}
+    return predicted_whole(
+        source, network, length=config.length, tracks=config.tracks, provenance=facts
     )
-    return Predicted((network,), card, track_rows(source, config.tracks))
 
 
 def _limits(config: SatoriConfig) -> str:

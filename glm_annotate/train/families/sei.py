@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from glm_annotate.train.families.family import Family, Official, Source, Values, is_matrix_of
 from glm_annotate.train.families.one_bin import (
     OneBin,
-    card_of,
     check_context,
     keep_rows,
+    predicted_whole,
     stored,
-    track_rows,
 )
 from glm_annotate.train.families.predictor import Predicted
 from glm_annotate.train.official import Keys, build_config, fill, parse_config, rename
@@ -213,13 +212,10 @@ def load(source: Source, context: int | None) -> Predicted:
     check_context(source, context, config.length)
     network = Sei(config)
     fill(network, named, Keys())
-    card = card_of(
-        config.length,
-        bin_size=config.length,
-        scores=("SAD", "LFC"),
-        provenance={"assembly": "GRCh38", "species": "Homo sapiens"},
+    facts = {"assembly": "GRCh38", "species": "Homo sapiens"}
+    return predicted_whole(
+        source, network, length=config.length, tracks=config.tracks, provenance=facts
     )
-    return Predicted((network,), card, track_rows(source, config.tracks))
 
 
 FAMILY = Family(
