@@ -192,14 +192,24 @@ def find_index(name: str, *, blocked: bool, is_bcf: bool) -> str:
             f"{name}: -r and -R need a bgzipped VCF or a BCF with an index; run: bcftools view "
             f"-Oz -o {plain}.bgz {name} && bcftools index {plain}.bgz; or use -t or -T"
         )
+    found = index_beside(name, is_bcf)
+    if found is None:
+        raise InputError(f"{name}: no index for -r and -R; {how_to_index(name, is_bcf)}")
+    return found
+
+
+def index_beside(name: str, is_bcf: bool) -> str | None:
+    """Find the index beside a file, and tell if it is the older one; None where there is none."""
     suffixes = (".csi",) if is_bcf else (".csi", ".tbi")
-    found = [name + x for x in suffixes if os.path.exists(name + x)]
-    if not found:
-        other = "" if is_bcf else f" or tabix -p vcf {name}"
-        raise InputError(f"{name}: no index for -r and -R; run: bcftools index {name}{other}")
-    if os.stat(name).st_mtime > os.stat(found[0]).st_mtime + 1:
+    found = next((name + x for x in suffixes if os.path.exists(name + x)), None)
+    if found is not None and os.stat(name).st_mtime > os.stat(found).st_mtime + 1:
         logger.warning("%s is newer than its index; run: bcftools index -f %s", name, name)
-    return found[0]
+    return found
+
+
+def how_to_index(name: str, is_bcf: bool) -> str:
+    """Name the command that makes an index."""
+    return f"run: bcftools index {name}" + ("" if is_bcf else f" or tabix -p vcf {name}")
 
 
 def fetched(name: str, tabix: pysam.TabixFile, regions: Regions, ending: bytes) -> Iterator[Chunk]:

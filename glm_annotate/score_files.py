@@ -7,7 +7,6 @@ index where many do: a file of few records and one of every base are both read f
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import zlib
 from collections import deque
@@ -19,12 +18,10 @@ from typing import TYPE_CHECKING
 from glm_annotate.bgzf import EOF_BLOCK, damaged, is_bgzf
 from glm_annotate.errors import InputError
 from glm_annotate.header import Header
-from glm_annotate.regions import open_tabix
+from glm_annotate.regions import how_to_index, index_beside, open_tabix
 
 if TYPE_CHECKING:
     import pysam
-
-logger = logging.getLogger(__name__)
 
 # To jump costs about as much as to pass so many records by.
 _WORTH_A_JUMP = 1000
@@ -124,7 +121,9 @@ def open_score_file(name: str) -> ScoreFile:
         InputError: It is not there, is none of these, or has no index.
     """
     is_bcf = _check_kind(name)
-    index = _index_of(name, is_bcf)
+    index = index_beside(name, is_bcf)
+    if index is None:
+        raise InputError(f"--from {name}: has no index; {how_to_index(name, is_bcf)}")
     if is_bcf:
         return _open_bcf(name, index)
     tabix = open_tabix(name, index)
@@ -191,14 +190,3 @@ def _check_kind(name: str) -> bool:
         return zlib.decompressobj(31).decompress(head, len(_BCF)) == _BCF
     except zlib.error as error:
         raise damaged(name, str(error)) from error
-
-
-def _index_of(name: str, is_bcf: bool) -> str:
-    suffixes = (".csi",) if is_bcf else (".csi", ".tbi")
-    found = [name + x for x in suffixes if os.path.exists(name + x)]
-    if not found:
-        other = "" if is_bcf else f" or tabix -p vcf {name}"
-        raise InputError(f"--from {name}: has no index; run: bcftools index {name}{other}")
-    if os.stat(name).st_mtime > os.stat(found[0]).st_mtime + 1:
-        logger.warning("%s is newer than its index; run: bcftools index -f %s", name, name)
-    return found[0]
