@@ -144,8 +144,8 @@ def open_splice(
     card = bundle.card
     if not card.in_genes:
         return None
-    own = bundle.path / GENES
-    if given is None and not own.is_file():
+    genes = _genes_of(bundle, given)
+    if genes is None:
         raise UsageError(
             f"{bundle.path}: the model reads alleles in their genes, and the bundle has no "
             f"{GENES}; name them: --gtf FILE"
@@ -157,7 +157,6 @@ def open_splice(
             f"{bundle.path}: a model that is read in genes needs bin_size = 1, no channels, an "
             "encoder that takes N, and the anchor among its bins; export the bundle again"
         )
-    genes = read_gene_table(own) if given is None else given
     table = _table(bundle)
     roles = [track.role for track in table.tracks]
     if site_roles(bundle) == _SITES:
@@ -204,13 +203,21 @@ def open_genes(
     over = next((spec for spec in scores if spec.in_genes), None)
     if over is None:
         return None
-    own = bundle.path / GENES
-    if given is None and not own.is_file():
+    genes = _genes_of(bundle, given)
+    if genes is None:
         raise UsageError(
             f"-s {over.name}:mask={over.options['mask']}: {bundle.path} has no {GENES}; name the "
             "genes: --gtf FILE"
         )
-    return read_gene_table(own) if given is None else given
+    return genes
+
+
+def _genes_of(bundle: Bundle, given: GeneModels | None) -> GeneModels | None:
+    """Give the genes of the run, else those of the bundle; None where there are none."""
+    own = bundle.path / GENES
+    if given is not None or not own.is_file():
+        return given
+    return read_gene_table(own)
 
 
 def open_exons(bundle: Bundle, given: GeneModels | None) -> ExonFrame | None:
@@ -226,13 +233,12 @@ def open_exons(bundle: Bundle, given: GeneModels | None) -> ExonFrame | None:
     """
     if bundle.card.frame != "exon":
         return None
-    own = bundle.path / GENES
-    if given is None and not own.is_file():
+    genes = _genes_of(bundle, given)
+    if genes is None:
         raise UsageError(
             f"{bundle.path}: the model reads exons, and the bundle has no {GENES}; name the genes: "
             "--gtf FILE"
         )
-    genes = read_gene_table(own) if given is None else given
     frame = frame_of(bundle.card, bundle.encoder, genes)
     if frame is None:
         raise BundleError(
