@@ -23,6 +23,14 @@ OutputRole = Literal["logits", "embedding", "tracks", "contacts"]
 ROLES: tuple[OutputRole, ...] = get_args(OutputRole)
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def is_writable(values: Floats) -> NDArray[np.bool_]:
+    """Tell numbers from what VCF's Float, of 32 bits, cannot hold: NaN, infinity and beyond."""
+    return np.asarray(np.abs(values) <= _LARGEST)  # False for NaN
+
+
 class Outputs(Protocol):
     """What a batch of B passes gave, still on the device."""
 

@@ -14,13 +14,11 @@ from typing import cast
 
 import numpy as np
 
-from glm_annotate.answers import Floats, Ints
+from glm_annotate.answers import Floats, Ints, is_writable
 from glm_annotate.gene_models import Gene, GeneModels, Stretches
 from glm_annotate.model import GeneRow
 from glm_annotate.scores import ScoreSpec
 from glm_annotate.track_windows import Bins, Bools, Stitch, around, interval_mask
-
-_LARGEST = float(np.finfo(np.float32).max)  # VCF's Float: larger ones could not be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,7 @@ def largest_gene(places: Iterable[InGene], key: str) -> InGene | None:
 
 def finite(values: Floats) -> Floats:
     """Put NaN in place of what is no number, or beyond what VCF's Float can hold."""
-    return np.where(np.abs(values) <= _LARGEST, values, np.nan)
+    return np.where(is_writable(values), values, np.nan)
 
 
 def gene_row(allele: int, place: InGene, keys: Iterable[str]) -> GeneRow:

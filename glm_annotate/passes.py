@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from glm_annotate.answers import Floats, Ints
+from glm_annotate.answers import Floats, Ints, is_writable
 from glm_annotate.channels import Values, as_rows, reverse_channels
 from glm_annotate.genome import Codes, reverse_complement
 from glm_annotate.model import Model, Result
@@ -16,8 +16,6 @@ from glm_annotate.variants import Alleles, Skip, skip_code
 
 # Passes of one haplotype, by strand: one, or several that begin at other places of it.
 Passes = tuple[tuple[int, ...], ...]
-
-_LARGEST = float(np.finfo(np.float32).max)  # VCF's Float: larger ones could not be written
 
 
 @dataclass(slots=True)
@@ -132,7 +130,7 @@ def fill_result(result: Result, chosen: Ints, values: Mapping[str, Floats]) -> R
     """
     for key, every in values.items():
         numbers = every[chosen]
-        fine = np.abs(numbers) <= _LARGEST  # False for NaN
+        fine = is_writable(numbers)
         numbers = np.where(fine, numbers, np.nan)
         top = np.where(fine, np.abs(numbers), -1.0).argmax(axis=1)
         result.values[key][chosen] = numbers[np.arange(chosen.size), top]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from glm_annotate.answers import Floats, Ints
+from glm_annotate.answers import Floats, Ints, is_writable
 from glm_annotate.dense import DENSE, DenseAsker
 from glm_annotate.encoding import refused
 from glm_annotate.evidence import EVIDENCE, Asked
@@ -25,7 +25,6 @@ from glm_annotate.variants import Alleles, Skip, skip_code
 from glm_annotate.windows import WindowBatch, cut_windows, fit, too_long
 
 _EvidenceKey = tuple[str, tuple[tuple[str, str], ...]]
-_LARGEST = float(np.finfo(np.float32).max)  # VCF's Float: larger ones could not be written
 
 
 @dataclass(slots=True)
@@ -217,7 +216,7 @@ def _result(task: Task) -> Result:
         if not chosen.size:
             continue
         numbers = spec.score.reduce(values[chosen])
-        fine = np.abs(numbers) <= _LARGEST  # False for NaN
+        fine = is_writable(numbers)
         result.values[spec.key][chosen] = np.where(fine, numbers, np.nan)
         result.reasons[spec.key][chosen[~fine]] = skip_code(Skip.NOT_FINITE)
     return result

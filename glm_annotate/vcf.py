@@ -18,6 +18,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from glm_annotate.answers import is_writable
 from glm_annotate.bgzf import BcfSink, Bcftools, BgzfSink, PlainSink, Sink
 from glm_annotate.chunks import Chunk
 from glm_annotate.errors import InputError, UsageError
@@ -26,7 +27,6 @@ from glm_annotate.header import Header, KnownKeys, info_keys
 _OUTPUT_TYPES = {"v": "text", "z": "bgzipped text", "u": "uncompressed BCF", "b": "BCF"}
 _EXTENSIONS = {".vcf": "v", ".vcf.gz": "z", ".vcf.bgz": "z", ".bcf": "bu"}
 _DESCRIPTOR = re.compile(r"/dev/(?:fd/(\d+)|stdout|stderr)|/proc/self/fd/(\d+)")
-_LARGEST = float(np.finfo(np.float32).max)  # a BCF float has 32 bits
 _RESERVED = re.compile(rb"[:;=%,\r\n\t ]")
 
 
@@ -86,7 +86,7 @@ def format_floats(values: NDArray[np.float64]) -> list[bytes]:
     if values.size == 0:
         return []
     flat = np.asarray(values, dtype=np.float64).ravel() + 0.0  # -0 becomes 0
-    good = np.abs(flat) <= _LARGEST  # False for NaN
+    good = is_writable(flat)
     out = (("%.6g " * flat.size) % tuple(np.where(good, flat, 0.0).tolist())).encode().split()
     for i in np.flatnonzero(~good):
         out[i] = b"."
