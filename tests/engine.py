@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -23,6 +25,41 @@ Allele = tuple[str, int, str, str]
 def write_fasta(path: Path, contigs: dict[str, str]) -> Path:
     path.write_text("".join(f">{name}\n{bases}\n" for name, bases in contigs.items()))
     return path
+
+
+def gapped_contigs(seed: int, **sizes: int) -> dict[str, str]:
+    """Draw contigs; `lin`, of at least 202 bases, gets repeats and a gap of N."""
+    rng = np.random.default_rng(seed)
+    made = {name: "".join(rng.choice(list("ACGT"), size)) for name, size in sizes.items()}
+    line = made["lin"]
+    made["lin"] = line[:90] + "AAAAAAAACACACAC" + line[105:200] + "NN" + line[202:]
+    return made
+
+
+class ScoreOracle(Protocol):
+    """What says which number, or which reason, an allele has."""
+
+    def score(self, chrom: str, pos: int, ref: str, alt: str, text: str, /) -> float | str:
+        """Score an allele as -s `text` would."""
+
+
+def differing(
+    found: Mapping[str, Sequence[float | str]], oracle: ScoreOracle, alleles: Sequence[Allele]
+) -> tuple[list[object], int]:
+    """Compare numbers and reasons by the text of the score: the odd ones, and how many numbers."""
+    wrong: list[object] = []
+    numbers = 0
+    for text, values in found.items():
+        for allele, value in zip(alleles, values, strict=True):
+            expected = oracle.score(*allele, text)
+            if isinstance(expected, str) or isinstance(value, str):
+                same = value == expected
+            else:
+                numbers += 1
+                same = math.isclose(value, expected, rel_tol=1e-6, abs_tol=1e-6)
+            if not same:
+                wrong.append((text, allele, value, expected))
+    return wrong, numbers
 
 
 def make_chunk(alleles: Sequence[Allele], infos: Sequence[str] | None = None) -> Chunk:

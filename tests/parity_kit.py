@@ -90,6 +90,19 @@ def randomise(module: torch.nn.Module, seed: int = 0, scale: float = 0.3) -> tor
     return module.eval()
 
 
+def shaken(module: torch.nn.Module) -> torch.nn.Module:
+    """Random weights, and running statistics that are not those of a fresh batch norm."""
+    randomise(module)
+    generator = torch.Generator().manual_seed(5)
+    for name, value in module.named_buffers():
+        if name.endswith("running_mean"):
+            value.normal_(0, 0.3, generator=generator)
+        if name.endswith("running_var"):
+            value.uniform_(0.5, 2, generator=generator)
+    assert all(bool(x.abs().max() > 0) for x in module.parameters())
+    return module.eval()
+
+
 def worst(found: np.ndarray, wanted: np.ndarray) -> float:
     """Largest absolute difference as a part of max(1, largest value); shapes must agree."""
     assert found.shape == wanted.shape

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from cli_kit import call, records_of, statuses, write_vcf
-from engine import Allele, Engine, write_fasta
+from engine import Allele, Engine, gapped_contigs, write_fasta
 from onnx import numpy_helper
 from oracle import Oracle
 from test_engine import CIRCULAR, MASKED, POOLED, mixed_alleles
@@ -73,14 +73,7 @@ def write_msa(
 
 @pytest.fixture(scope="module")
 def contigs() -> dict[str, str]:
-    rng = np.random.default_rng(6)
-    made = {
-        name: "".join(rng.choice(list("ACGT"), size))
-        for name, size in (("lin", 300), ("ring", 120), ("tiny", 25), ("bare", 40))
-    }
-    line = made["lin"]
-    made["lin"] = line[:90] + "AAAAAAAACACACAC" + line[105:200] + "NN" + line[202:]
-    return made
+    return gapped_contigs(6, lin=300, ring=120, tiny=25, bare=40)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cli_kit import call, header_of, records_of, write_vcf
-from engine import Allele, Engine, make_chunk, write_fasta
+from engine import Allele, Engine, gapped_contigs, make_chunk, write_fasta
 from oracle_channels import Signals
 from test_engine import CIRCULAR, mixed_alleles
 from test_signals import write_bigwig
@@ -43,14 +43,7 @@ NAMES = {"maps": ("map_1", "map_2"), "upper": ("H1-hESC", "HFF+", "GM"), "ratios
 
 @pytest.fixture(scope="module")
 def contigs() -> dict[str, str]:
-    rng = np.random.default_rng(21)
-    made = {
-        name: "".join(rng.choice(list("ACGT"), size))
-        for name, size in (("lin", 300), ("ring", 120), ("tiny", 25))
-    }
-    line = made["lin"]
-    made["lin"] = line[:90] + "AAAAAAAACACACAC" + line[105:200] + "NN" + line[202:]
-    return made
+    return gapped_contigs(21, lin=300, ring=120, tiny=25)
 
 
 @pytest.fixture(scope="module")

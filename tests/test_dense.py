@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from cli_kit import call, header_of, records_of, write_vcf
 from dense_kit import DenseEngine, DenseOracle
-from engine import Allele, Engine, make_chunk, write_fasta
+from engine import Allele, Engine, differing, make_chunk, write_fasta
 from oracle_channels import Columns
 from test_engine import mixed_alleles
 
@@ -86,24 +86,6 @@ def alleles_of(contigs: dict[str, str], seed: int) -> list[Allele]:
     last = contigs["lin"][-1].upper()
     odd += [("lin", 400, last, last + other(last)), ("ring", 131, contigs["ring"][-1], "TT")]
     return mixed + edges + ends + odd + snvs(contigs, "lin", range(60, 80))
-
-
-def differing(
-    found: dict[str, list[float | str]], oracle: DenseOracle, alleles: list[Allele]
-) -> tuple[list[object], int]:
-    wrong: list[object] = []
-    numbers = 0
-    for text, values in found.items():
-        for allele, value in zip(alleles, values, strict=True):
-            expected = oracle.score(*allele, text)
-            if isinstance(expected, str) or isinstance(value, str):
-                same = value == expected
-            else:
-                numbers += 1
-                same = math.isclose(value, expected, rel_tol=1e-6, abs_tol=1e-6)
-            if not same:
-                wrong.append((text, allele, value, expected))
-    return wrong, numbers
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from engine import Allele, Engine, write_fasta
+from engine import Allele, Engine, differing, write_fasta
 from oracle import Oracle
 
 from glm_annotate.testing import toy_bundle
@@ -81,19 +81,8 @@ def test_every_score_equals_the_oracle(
     alleles = mixed_alleles(contigs, seed=sum(map(ord, case)), n=70)
     engine = Engine(bundle, fasta, scores, circular=CIRCULAR)
     oracle = Oracle(bundle, fasta, circular=CIRCULAR)
-    wrong = []
-    numbers = 0
-    found = engine.score(alleles)
-    for text, values in zip(scores, found.values(), strict=True):
-        for allele, value in zip(alleles, values, strict=True):
-            expected = oracle.score(*allele, text)
-            if isinstance(expected, str) or isinstance(value, str):
-                same = value == expected
-            else:
-                numbers += 1
-                same = math.isclose(value, expected, rel_tol=1e-6, abs_tol=1e-6)
-            if not same:
-                wrong.append((text, allele, value, expected))
+    found = dict(zip(scores, engine.score(alleles).values(), strict=True))
+    wrong, numbers = differing(found, oracle, alleles)
     assert not wrong, f"{len(wrong)} differ, such as {wrong[:6]}"
     assert numbers > 150
 

@@ -21,7 +21,7 @@ import pytest
 from cli_kit import HEAD, call, header_of, records_of, write_vcf
 from engine import Allele, make_chunk, write_fasta
 from oracle_tracks import TrackOracle
-from toy_tracks import NAMES, Shape, TrackEngine, with_card, write_toy
+from toy_tracks import NAMES, Shape, TrackEngine, maker, with_card, write_toy
 
 from glm_annotate.annotate import Annotator
 from glm_annotate.errors import UsageError
@@ -127,13 +127,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def make(graphs: dict[str, Path], tmp_path: Path) -> Make:
     """Give a toy another card: `make("bins", anchor=32, shifts=(0, 1))`."""
-
-    def make(name: str, **card: Any) -> Path:
-        folder = tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"
-        shutil.copytree(graphs[name], folder)
-        return with_card(folder, SHAPES[name], **card)
-
-    return make
+    return maker(graphs, SHAPES, tmp_path)
 
 
 def other(base: str) -> str:

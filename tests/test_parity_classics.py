@@ -17,7 +17,7 @@ from pathlib import Path
 import classics_kit as kit
 import pytest
 import torch
-from parity_kit import ONNX_LIMIT, PUBLIC_LIMIT, randomise
+from parity_kit import ONNX_LIMIT, PUBLIC_LIMIT, shaken
 
 from glm_annotate.train import graph
 from glm_annotate.train.families import basenji2, basset, bpnet, deepsea, sei
@@ -63,19 +63,6 @@ def compare(source, run, folder, record, variant=None, *, context=None, counts=(
 def saved(weights, folder, name="model.pth"):
     torch.save(weights, folder / name)
     return open_source(folder / name)
-
-
-def shaken(model):
-    """Random weights, and running statistics that are not those of a fresh batch norm."""
-    randomise(model)
-    generator = torch.Generator().manual_seed(5)
-    for name, value in model.named_buffers():
-        if name.endswith("running_mean"):
-            value.normal_(0, 0.3, generator=generator)
-        if name.endswith("running_var"):
-            value.uniform_(0.5, 2, generator=generator)
-    assert all(bool(x.abs().max() > 0) for x in model.parameters())
-    return model.eval()
 
 
 def module_of(checkout, path):

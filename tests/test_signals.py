@@ -12,7 +12,7 @@ import numpy as np
 import pyBigWig
 import pytest
 from cli_kit import call, records_of, statuses, write_vcf
-from engine import Allele, Engine, write_fasta
+from engine import Allele, Engine, gapped_contigs, write_fasta
 from oracle import Oracle
 from oracle_channels import Columns, Signals
 from test_channels import (
@@ -79,14 +79,7 @@ def track_of(contigs: Mapping[str, str], seed: int) -> dict[str, list[float | No
 
 @pytest.fixture(scope="module")
 def contigs() -> dict[str, str]:
-    rng = np.random.default_rng(16)
-    made = {
-        name: "".join(rng.choice(list("ACGT"), size))
-        for name, size in (("lin", 300), ("ring", 120), ("tiny", 25), ("bare", 40))
-    }
-    line = made["lin"]
-    made["lin"] = line[:90] + "AAAAAAAACACACAC" + line[105:200] + "NN" + line[202:]
-    return made
+    return gapped_contigs(16, lin=300, ring=120, tiny=25, bare=40)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 from cli_kit import HEAD, Record, call, header_of, records_of, statuses, write_vcf
 from engine import Allele, make_chunk, write_fasta
 from oracle_tracks import TrackOracle
-from toy_tracks import KEYS, NAMES, ROWS, Shape, TrackEngine, with_card, write_toy
+from toy_tracks import KEYS, NAMES, ROWS, Shape, TrackEngine, maker, with_card, write_toy
 
 from glm_annotate.errors import BundleError
 from glm_annotate.scores import SCORES
@@ -46,13 +46,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def make(graphs: dict[str, Path], tmp_path: Path) -> Make:
     """Give a toy another card: `make("bins", anchor=32, shifts=(0, 1))`."""
-
-    def make(name: str, **card: Any) -> Path:
-        folder = tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"
-        shutil.copytree(graphs[name], folder)
-        return with_card(folder, SHAPES[name], **card)
-
-    return make
+    return maker(graphs, SHAPES, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ flipped, swapped or moved the wrong way is seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,16 @@ class TrackEngine(Engine):
         (model,) = self.annotator.models
         self.model = replace(model, tracks=open_tracks(self.bundle, None))
         self.annotator = Annotator(self.genome, [self.model])
+
+
+def maker(
+    graphs: Mapping[str, Path], shapes: Mapping[str, Shape], folder: Path
+) -> Callable[..., Path]:
+    """Give what makes copies of toys with other cards: `make("bins", anchor=32, shifts=(0, 1))`."""
+
+    def make(name: str, **card: Any) -> Path:
+        copied = folder / f"{name}-{len(list(folder.iterdir()))}"
+        shutil.copytree(graphs[name], copied)
+        return with_card(copied, shapes[name], **card)
+
+    return make
