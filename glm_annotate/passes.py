@@ -96,18 +96,23 @@ def empty_result(model: Model, skip: Ints, silent: Ints) -> Result:
         skip: Why an allele has no score at all; 0 for none, shape (n,).
         silent: Why it has none of any score, though it is not skipped; 0 for none, shape (n,).
     """
+    result = trackless_result(model, skip, silent)
+    if model.tracks is None:
+        return result
+    n, tracks = skip.size, len(model.tracks.names)
+    by_track = {key: np.full((n, tracks), np.nan) for key in result.values}
+    sums = np.full((n, 2, tracks), np.nan)
+    return Result(result.skip, result.values, result.reasons, by_track, sums)
+
+
+def trackless_result(model: Model, skip: Ints, silent: Ints) -> Result:
+    """Give what `empty_result` does of scores that no track has, whatever the model predicts."""
     n, keys = skip.size, [spec.key for spec in model.scores]
-    result = Result(
+    return Result(
         skip.copy(),
         {key: np.full(n, np.nan) for key in keys},
         {key: silent.copy() for key in keys},
     )
-    if model.tracks is None:
-        return result
-    tracks = len(model.tracks.names)
-    by_track = {key: np.full((n, tracks), np.nan) for key in keys}
-    sums = np.full((n, 2, tracks), np.nan)
-    return Result(result.skip, result.values, result.reasons, by_track, sums)
 
 
 def foresee(result: Result) -> Result:

@@ -19,7 +19,7 @@ from glm_annotate.evidence import EVIDENCE, Asked
 from glm_annotate.genome import Genome
 from glm_annotate.model import Model, Result
 from glm_annotate.pairs import Pair, cut_pairs, cuts, grid_pairs, variant_pairs
-from glm_annotate.passes import ChunkTask
+from glm_annotate.passes import ChunkTask, trackless_result
 from glm_annotate.plan import Plan
 from glm_annotate.variants import Alleles, Skip, skip_code
 from glm_annotate.windows import WindowBatch, cut_windows, fit, too_long
@@ -53,7 +53,7 @@ class Task(ChunkTask):
 
     def blank(self) -> Result:
         """Give a result without numbers, with the reasons that are the same for all scores."""
-        return _blank(self)
+        return trackless_result(self.model, self.skip, self.silent)
 
     def single(self, allele: int) -> Task:
         """Make a task of one of its alleles."""
@@ -183,19 +183,9 @@ def _ask_pairs(task: Task, wanted: list[_EvidenceKey], pairs: Iterable[Pair]) ->
             task.asked.setdefault(key, []).append((pair.allele, asked))
 
 
-def _blank(task: Task) -> Result:
-    """Give a result without numbers, with the reasons that are the same for all scores."""
-    n, keys = len(task.alleles), [spec.key for spec in task.model.scores]
-    return Result(
-        task.skip.copy(),
-        {key: np.full(n, np.nan) for key in keys},
-        {key: task.silent.copy() for key in keys},
-    )
-
-
 def _foreseen(task: Task) -> Result:
     """Give the reasons that are known before the passes, and 0.0 for each number to come."""
-    result = _blank(task)
+    result = task.blank()
     for spec in task.model.scores:
         result.reasons[spec.key][:] = _reasons(task, task.asked.get(spec.evidence, []))
         scored = (result.skip == 0) & (result.reasons[spec.key] == 0)
@@ -205,7 +195,7 @@ def _foreseen(task: Task) -> Result:
 
 def _result(task: Task) -> Result:
     """Turn the answers to a task that has run into scores."""
-    result = _blank(task)
+    result = task.blank()
     # Nothing was asked where no window of the chunk could be cut.
     wanted = dict.fromkeys(spec.evidence for spec in task.model.scores)
     evidence = {key: _gather(task, task.asked.get(key, [])) for key in wanted}
