@@ -39,6 +39,7 @@ class Sizes:
         snvs: Of the runs with the free model.
         few: Records of the short input whose peak memory is read; `many`: of the long one.
         windows: Encoded at a time.
+        values: Written into a track.
     """
 
     alleles: int = 400
@@ -47,9 +48,10 @@ class Sizes:
     few: int = 10_000
     many: int = 1_000_000
     windows: int = 10_000
+    values: int = 5_000_000
 
 
-QUICK = Sizes(alleles=60, snvs=50_000, many=100_000)
+QUICK = Sizes(alleles=60, snvs=50_000, many=100_000, values=200_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import bench_parts
 import bench_passes
+import bench_tracks
 import numpy
 import onnxruntime
 import pysam
@@ -32,6 +33,7 @@ PARTS: dict[str, Part] = {
     "memory": lambda folder, model, options: bench_parts.memory(folder, options),
     "bcftools": lambda folder, model, options: bench_parts.passthrough(folder, options),
     "encoding": lambda folder, model, options: bench_parts.encoding(options),
+    "tracks": lambda folder, model, options: bench_tracks.measure(folder, options),
     "startup": lambda folder, model, options: bench_parts.startup(options),
 }
 

@@ -201,7 +201,7 @@ def _open(label: str, path: str) -> Any:
     if not Path(path).is_file():
         found = "a folder" if Path(path).is_dir() else "no such file"
         raise InputError(f"{label}: {found}; --signal takes NAME=FILE.bw")
-    _check_head(label, path)
+    check_head(label, path)
     try:
         return pyBigWig.open(path)
     except RuntimeError as error:
@@ -210,8 +210,12 @@ def _open(label: str, path: str) -> Any:
         ) from error
 
 
-def _check_head(label: str, path: str) -> None:
-    """Look at the places where the library takes a file's word, and ends the process if false."""
+def check_head(label: str, path: str) -> None:
+    """Look at the places where the library takes a file's word, and ends the process if false.
+
+    Raises:
+        InputError: The file is no bigWig, or not whole.
+    """
     try:
         with open(path, "rb") as handle:
             head = handle.read(_HEAD_SIZE)

@@ -12,12 +12,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyBigWig
 import pytest
 
 from glm_annotate.job import Job, run_job
 from glm_annotate.testing import toy_bundle
 
-MODULES = ("bench_timing", "bench_data", "bench_io", "bench_passes", "bench_parts", "run")
+MODULES = (
+    *("bench_timing", "bench_data", "bench_io", "bench_passes", "bench_parts", "bench_tracks"),
+    "run",
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,9 @@ def free(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def tiny(bench: Any, monkeypatch) -> Any:
-    sizes = bench.bench_timing.Sizes(alleles=12, scan=4, snvs=50, few=20, many=60, windows=30)
+    sizes = bench.bench_timing.Sizes(
+        alleles=12, scan=4, snvs=50, few=20, many=60, windows=30, values=999
+    )
     monkeypatch.setattr(bench.run, "QUICK", sizes)
     return sizes
 
@@ -247,10 +253,26 @@ def test_heavy_modules_are_found(bench, monkeypatch):
     assert bench.bench_parts.heavy_modules() == ["click"]
 
 
+@pytest.mark.parametrize("layout", ["dense", "sparse"])
+def test_the_bare_library_writes_what_we_write(bench, tmp_path, layout, monkeypatch):
+    """Parts of other sizes would bring other random numbers, so both get the same."""
+    tracks, held = bench.bench_tracks, []
+    monkeypatch.setattr(tracks, "_ARRAY", tracks._CALL)
+    for write, path in ((tracks.ours, tmp_path / "a.bw"), (tracks.bare, tmp_path / "b.bw")):
+        write(layout, str(path), 9_999)
+        with pyBigWig.open(str(path)) as file:
+            held.append(file.intervals("chr1"))
+    assert held[0] == held[1]
+    assert len(held[0]) == 9_999
+    # Every base, or one of every ten.
+    every = {"dense": 1, "sparse": 10}[layout]
+    assert [x[0] // every for x in held[0]] == list(range(9_999))
+
+
 @pytest.mark.usefixtures("tiny")
 def test_the_table_has_every_part_asked_for(bench, free, capsys):
     asked = ["--quick", "--pairs", "1", "--threads", "1", "--model", str(free)]
-    parts = ["vcf", "throughput", "memory", "bcftools", "encoding"]
+    parts = ["vcf", "throughput", "memory", "bcftools", "encoding", "tracks"]
     assert bench.run.main([*asked, *(x for part in parts for x in ("--only", part))]) == 0
     machine, pairs, head, *rows = capsys.readouterr().out.splitlines()
     assert "(1 threads used)" in machine
