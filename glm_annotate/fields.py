@@ -289,7 +289,7 @@ class FieldWriter:
         self.alleles += len(scored.alleles)
         self.records_without_alt += int((counts == 0).sum())
         if (counts == 1).all():
-            return [self._template % row for row in zip(*columns, strict=True)]
+            return self.by_allele(columns)
         ends = np.cumsum(counts)
         return [
             self._template % tuple(b",".join(column[end - n : end]) for column in columns)
@@ -297,6 +297,10 @@ class FieldWriter:
             else b""
             for end, n in zip(ends.tolist(), counts.tolist(), strict=True)
         ]
+
+    def by_allele(self, columns: Sequence[Sequence[bytes]]) -> list[bytes]:
+        """Join the text of every key into one addition an allele."""
+        return [self._template % row for row in zip(*columns, strict=True)]
 
     def table_head(self) -> bytes:
         """Give the first line of the table: one row an allele."""

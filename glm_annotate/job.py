@@ -96,14 +96,12 @@ class Summary:
 def run_job(
     job: Job,
     progress: Callable[[int], None] = lambda records: None,
-    variants: VariantInput | None = None,
 ) -> Summary:
     """Annotate a VCF.
 
     Args:
         job: What to do.
         progress: Called with the number of records of each chunk that is done.
-        variants: The records, in place of those of the job's source.
 
     Raises:
         GlmAnnotateError: Something that the user can mend.
@@ -115,7 +113,7 @@ def run_job(
     models = open_models(job, genome)
     fields = FieldWriter(models)
     with ExitStack() as stack:
-        source = stack.enter_context(_open_source(job) if variants is None else variants)
+        source = stack.enter_context(_open_source(job))
         if not job.overwrite:
             refuse_clashes(source.name, source.header, fields.keys)
         known = stack.enter_context(_precomputed(job, models, genome)) if job.precomputed else None

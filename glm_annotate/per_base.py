@@ -9,19 +9,19 @@ model is not meant for and those without a number are NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from glm_annotate.annotate import Annotator, Work, score_chunks
+from glm_annotate.annotate import Annotator, Scored, Work, score_chunks
 from glm_annotate.answers import Floats
 from glm_annotate.chunks import Chunk
 from glm_annotate.dense import dense_stride
 from glm_annotate.errors import UsageError
 from glm_annotate.evidence import is_fixed
-from glm_annotate.genome import Codes, Genome
+from glm_annotate.genome import Codes, Genome, Interval
 from glm_annotate.model import Model, Result
 from glm_annotate.scores import ScoreSpec, parse_score
 from glm_annotate.variants import Alleles, Skip, skip_code
@@ -48,12 +48,12 @@ class Kind:
             these four (nats); `information`: 2 - entropy in bits; `ism`: a score of each of the
             three other bases, 0 of the reference base, and of the three the largest without its
             sign (`maxabs`) and the mean.
-        score: Of `ism`, as after -s.
+        score: Of `ism`, as after -s, or as read of it.
         track: Of `ism` by a model of tracks: its identifier; None: the largest of all tracks.
     """
 
     what: What
-    score: str = "LLR"
+    score: str | ScoreSpec = "LLR"
     track: str | None = None
 
     @property
@@ -62,6 +62,23 @@ class Kind:
         if self.what != "ism":
             return (self.what,)
         return tuple(f"ism_{name}" for name in ISM)
+
+
+@dataclass(frozen=True, slots=True)
+class SitePiece:
+    """Numbers of consecutive bases.
+
+    Attributes:
+        contig: A name of the FASTA.
+        start: The first base, 0-based.
+        columns: By name, float64, shape (n,).
+        scored: The alleles that they were read of, one or three a base, and all their scores.
+    """
+
+    contig: str
+    start: int
+    columns: dict[str, Floats]
+    scored: Scored
 
 
 def per_base(
@@ -94,21 +111,54 @@ def per_base(
     Raises:
         UsageError: The model does not give a score, has no such track or no dense mode.
     """
-    if not 0 <= start <= end <= genome.contigs[contig]:
-        raise ValueError(f"{contig} has no bases {start} to {end}")
+    stretch = Interval(contig, start, end)
+    for piece in over_stretches(model, genome, [stretch], kinds, mode, stride=stride):
+        yield piece.start, piece.columns
+
+
+def over_stretches(
+    model: Model,
+    genome: Genome,
+    stretches: Iterable[Interval],
+    kinds: Sequence[Kind],
+    mode: Mode = "exact",
+    *,
+    stride: int | None = None,
+    also: Sequence[ScoreSpec] = (),
+) -> Iterator[SitePiece]:
+    """Compute numbers of every base of some stretches, one after the other.
+
+    Args:
+        model: As in `per_base`.
+        genome: The reference.
+        stretches: Of contigs of the FASTA, within them.
+        kinds: What to compute, no column twice.
+        mode: As in `per_base`.
+        stride: The same.
+        also: Scores that the alleles are to have besides; they share the passes.
+
+    Yields:
+        Pieces of the stretches in order, without gaps.
+
+    Raises:
+        UsageError: As in `per_base`.
+    """
     readers = [_reader(kind, model) for kind in kinds]
     columns = [name for kind in kinds for name in kind.columns]
     if len(set(columns)) < len(columns):
         raise ValueError(f"columns with one name among {columns}")
     dense = dense_stride(model.bundle, wanted=stride) if mode == "dense" else 0
-    specs = tuple({spec.key: spec for spec, _ in readers}.values())
+    specs = tuple({spec.key: spec for spec in (*also, *(spec for spec, _ in readers))}.values())
     asked = replace(model, scores=specs, dense=dense)
     alts = 3 if any(kind.what == "ism" for kind in kinds) else 1
     annotator = Annotator(genome, [asked])
-    cuts = _cuts(start, end, annotator.chunk_size // alts, asked)
-    works = (_work(annotator, contig, a, b, alts) for a, b in cuts)
+    size = annotator.chunk_size // alts
+    works = (
+        _work(annotator, stretch.chrom, start, end, alts)
+        for stretch in stretches
+        for start, end in _cuts(_within(stretch, genome), size, asked)
+    )
     for scored in score_chunks(annotator, works):
-        first = int(scored.alleles.start[0])
         ref = scored.alleles.ref_base.reshape(-1, alts)[:, 0]
         result = scored.results[asked.tag]
         found: dict[str, Floats] = {}
@@ -116,7 +166,14 @@ def per_base(
             values = read(result).reshape(-1, alts)
             parts = _mutated(values, ref) if kind.what == "ism" else [values[:, 0]]
             found |= zip(kind.columns, parts, strict=True)
-        yield first, found
+        contig = scored.alleles.contigs[int(scored.alleles.contig[0])]
+        yield SitePiece(contig, int(scored.alleles.start[0]), found, scored)
+
+
+def _within(stretch: Interval, genome: Genome) -> Interval:
+    if not 0 <= stretch.start <= stretch.end <= genome.contigs[stretch.chrom]:
+        raise ValueError(f"{stretch.chrom} has no bases {stretch.start} to {stretch.end}")
+    return stretch
 
 
 def _reader(kind: Kind, model: Model) -> tuple[ScoreSpec, Callable[[Result], Floats]]:
@@ -133,7 +190,7 @@ def _reader(kind: Kind, model: Model) -> tuple[ScoreSpec, Callable[[Result], Flo
         name, change = _SINGLE[kind.what]
         spec = replace(entropy, name=name)
         return spec, lambda result: change(result.values[spec.key])
-    spec = parse_score(kind.score, card)
+    spec = parse_score(kind.score, card) if isinstance(kind.score, str) else kind.score
     if kind.track is None:
         return spec, lambda result: result.values[spec.key]
     by_track = model.tracks is not None and spec.score.output in ("tracks", "contacts")
@@ -145,7 +202,7 @@ def _reader(kind: Kind, model: Model) -> tuple[ScoreSpec, Callable[[Result], Flo
     return spec, lambda result: result.tracks[spec.key][:, track]
 
 
-def _cuts(start: int, end: int, size: int, model: Model) -> Iterator[tuple[int, int]]:
+def _cuts(stretch: Interval, size: int, model: Model) -> Iterator[tuple[int, int]]:
     """Cut a stretch into pieces of about `size` bases.
 
     Dense passes serve half a context each, from a multiple of it on: cuts elsewhere would have them
@@ -153,8 +210,9 @@ def _cuts(start: int, end: int, size: int, model: Model) -> Iterator[tuple[int, 
     """
     unit = max(1, model.bundle.card.context // 2) if model.dense else 1
     size = max(1, size // unit) * unit
-    while start < end:
-        stop = min(end, (start // size + 1) * size)
+    start = stretch.start
+    while start < stretch.end:
+        stop = min(stretch.end, (start // size + 1) * size)
         yield start, stop
         start = stop
 

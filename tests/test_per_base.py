@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pysam
 import pytest
-from cli_kit import call, records_of
+from cli_kit import call
 from dense_kit import DenseEngine, DenseOracle
 from engine import Allele, Engine, write_fasta
 from oracle import Oracle, log_softmax
@@ -19,11 +19,9 @@ from toy_tracks import NAMES, Shape, TrackEngine, write_toy
 
 from glm_annotate import annotate
 from glm_annotate.annotate import Model
-from glm_annotate.errors import InputError, UsageError
-from glm_annotate.genome import Genome, Interval
-from glm_annotate.job import Job
+from glm_annotate.errors import UsageError
+from glm_annotate.genome import Genome
 from glm_annotate.per_base import ISM, Kind, Mode, per_base, substitutions
-from glm_annotate.saturation import saturation_records, write_saturation
 from glm_annotate.testing import toy_bundle
 from glm_annotate.variants import SKIPS, AlleleReader
 
@@ -181,16 +179,14 @@ def test_the_command_vcf_says_the_same(
     mode: Mode, tmp_path: Path, fasta: Path, contigs: dict[str, str]
 ) -> None:
     bundle = toy_bundle("wide", tmp_path / "toy", context=24, dense=5, circular=["ring"])
-    job = Job(
-        source="", fasta=str(fasta), models=(str(bundle),), scores=("LLR", "ENT"), mode=mode,
-        output=str(tmp_path / "all.vcf.gz"),
-    )  # fmt: skip
-    regions = [Interval("ring", 50, 61), Interval("lin", 30, 90), Interval("lin", 70, 125)]
-    summary = write_saturation(job, [*regions, Interval("ring", 0, 20)])
+    regions = "ring:51-61,lin:31-90,lin:71-125,ring:1-20"
+    command = ("tracks", "-f", fasta, "-m", bundle, "-s", "LLR,ENT", "--mode", mode, "-k", "ism")
+    assert call(*command, "-r", regions, "-o", tmp_path) == 0
+    saved = str(tmp_path / "TOY" / "ism" / "snvs.vcf.gz")
     engine = Engine(bundle, fasta, (), circular=CIRCULAR)
     found = {name: joined(engine, name, 0, len(contigs[name]), mode=mode) for name in contigs}
     # bcftools' own reader, through the index.
-    with pysam.VariantFile(str(tmp_path / "all.vcf.gz")) as vcf:
+    with pysam.VariantFile(saved) as vcf:
         records = [(x.contig, x.start, x.ref, x.alts, dict(x.info)) for x in vcf]
         there = [(x.contig, x.start) for x in vcf.fetch("ring", 49, 52)]
     assert there == [("ring", i) for i in (50, 51) for _ in range(3)]
@@ -203,35 +199,10 @@ def test_the_command_vcf_says_the_same(
         for x in others(text[name][i])
     ]
     assert [(c, i, ref, *alts) for c, i, ref, alts, _ in records] == wanted
-    assert summary.alleles == len(wanted)
     for contig, i, _, (alt,), info in records:
         assert info["TOY_STATUS"] == ("SCORED",)
         for key, name in (("TOY_LLR", f"ism_{alt}"), ("TOY_ENT", "entropy")):
             assert info[key][0] == pytest.approx(found[contig][name][i], rel=1e-5, abs=1e-6)
-
-
-def test_a_saturation_file_is_one_of_precomputed_scores(
-    tmp_path: Path, fasta: Path, contigs: dict[str, str], capfd: pytest.CaptureFixture[str]
-) -> None:
-    bundle = toy_bundle("wide", tmp_path / "toy", context=24, scores=("LLR",))
-    output = str(tmp_path / "all.vcf.gz")
-    job = Job(source="", fasta=str(fasta), models=(str(bundle),), output=output)
-    write_saturation(job, [Interval("lin", 0, 60)])
-    base = contigs["lin"][9]
-    command = ["vcf", f"lin:10:{base}:{others(base)[1]}", "-f", fasta, "-m", bundle]
-    assert call(*command) == 0
-    computed = records_of(capfd.readouterr().out)[0].info
-    assert call(*command, "--from", output) == 0
-    taken = records_of(capfd.readouterr().out)[0].info
-    assert taken == computed | {"TOY_STATUS": "PRECOMPUTED"}
-
-
-def test_saturation_refuses_what_the_fasta_lacks(fasta: Path) -> None:
-    genome = Genome(fasta)
-    for region in (Interval("lin", 0, 231), Interval("chrZ", 0, 1)):
-        with pytest.raises(InputError, match=f"has no {region.chrom}:1-{region.end}"):
-            list(saturation_records(genome, [region]))
-    assert list(saturation_records(genome, [Interval("lin", 80, 82)])) == []
 
 
 @pytest.mark.parametrize("alts", [1, 2, 3])
