@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import quantiles
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from glm_annotate.errors import InputError
 from glm_annotate.plot_data import (
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, PALE = "#222222", "#8A8A8A"
+# What a format calls the date that it would write.
+_DATES = {"svg": "Date", "pdf": "CreationDate"}
 _SPARE_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#000000")
 _FONT = 8.0
 # Width of an average letter and height of a line of text, in units of the font size.
@@ -84,34 +86,64 @@ def plot_scores(
         InputError: The file has no such field, no score or several contigs, or the picture cannot
             be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError(
-            "pictures need matplotlib; run: pip install 'glm_annotate[plots]'"
-        ) from error
+    figure = new_figure(13, 6.6)
     contig, length, alleles = read_alleles(Path(vcf_path), key, fallback, class_field)
     genes = read_regions(Path(regions), contig) if regions else []
     styles, scale = _styles_of(alleles), scale_of([x.score for x in alleles if x.score is not None])
-    figure = Figure(figsize=(13, 6.6), dpi=150, facecolor="white")
     main, side, track = _axes(figure)
     _draw_scores(main, alleles, styles, scale, (key, fallback))
     _draw_separation(side, alleles, styles, scale)
     _draw_track(track, genes, contig, length)
     _label_outstanding(main, alleles, styles, scale, highlight)
     _draw_heading(figure, title or f"{key} along {contig}", alleles, styles)
-    return _save(figure, Path(out_png))
+    return save(figure, Path(out_png))
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    known = figure.canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
+def new_figure(width: float, height: float) -> Figure:
+    """Make a figure that pyplot knows nothing of; sizes are in inches.
+
+    Raises:
+        InputError: There is no matplotlib.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
         raise InputError(
-            f"{path}: {path.suffix or 'no ending'} is no picture format; known are "
+            "pictures need matplotlib; run: pip install 'glm_annotate[plots]'"
+        ) from error
+    return Figure(figsize=(width, height), dpi=150, facecolor="white")
+
+
+def check_picture(path: str | Path) -> None:
+    """Check that a picture of this name can be made.
+
+    Raises:
+        InputError: There is no matplotlib, or the ending is no picture format.
+    """
+    figure, ending = new_figure(1, 1), Path(path).suffix
+    known = figure.canvas.get_supported_filetypes()
+    if ending[1:].lower() not in known:
+        raise InputError(
+            f"{path}: {ending or 'no ending'} is no picture format; known are "
             f"{', '.join(sorted(known))}"
         )
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a picture in the format of its ending; the same picture gives the same bytes.
+
+    Raises:
+        InputError: The ending is no picture format, or the file cannot be written.
+    """
+    from matplotlib import rc_context
+
+    check_picture(path)
+    ending = path.suffix[1:].lower()
+    undated: dict[str, Any] = {"metadata": {_DATES[ending]: None}} if ending in _DATES else {}
     try:
-        figure.savefig(path)
+        # Text of an SVG stays text, and its identifiers are those of every run.
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "glm_annotate"}):
+            figure.savefig(path, **undated)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
