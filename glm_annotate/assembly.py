@@ -52,8 +52,18 @@ def look_ahead(
     contig_map: dict[str, str],
     allow_mismatch: bool = False,
     known: Known | None = None,
+    size: int = 0,
 ) -> tuple[Annotator, Works]:
     """Read the first chunks, and check that the FASTA is the reference that the VCF was made for.
+
+    Args:
+        genome: The reference.
+        models: Of the run.
+        source: The records.
+        contig_map: The user's own VCF-to-FASTA contig names.
+        allow_mismatch: Go on where it does not look like it.
+        known: See `Annotator`.
+        size: Records of a chunk at most; 0: as many as the annotator takes.
 
     Raises:
         InputError: It does not look like it.
@@ -62,7 +72,8 @@ def look_ahead(
     annotator = Annotator(
         genome, models, contig_map=contig_map, absent=frozenset(differing), known=known
     )
-    works = (annotator.read(chunk) for chunk in source.chunks(annotator.chunk_size))
+    most = min(size or annotator.chunk_size, annotator.chunk_size)
+    works = (annotator.read(chunk) for chunk in source.chunks(most))
     first: list[Work] = []
     compared = wrong = held = 0
     for work in works:

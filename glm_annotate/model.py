@@ -15,6 +15,7 @@ from glm_annotate.runtime import OrtRunner
 from glm_annotate.scores import ScoreSpec
 from glm_annotate.track_table import TrackTable
 from glm_annotate.track_transforms import Transforms
+from glm_annotate.track_windows import Bools, Stitch
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,24 @@ class Splice:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """What a model of tracks predicts of one allele in windows of one shift, un-transformed.
+
+    Attributes:
+        left: Left edge of REF's window, 0-based, may be negative.
+        stitch: How bins lie where alleles of unequal length were stitched.
+        known: Which bins ALT has, shape (bins,); None: all.
+        ref: Shape (bins, tracks); `alt`: the same, on the bins of REF.
+    """
+
+    left: int
+    stitch: Stitch | None
+    known: Bools | None
+    ref: Floats
+    alt: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A bundle as it is used in one run.
 
@@ -79,6 +98,7 @@ class Model:
         genes: Those that scores of tracks over masks of genes are made in; None without such.
         exons: Those that alleles are read in, of a model of parts of exons.
         dense: Distance of the sites that one pass masks (`dense.dense_stride`); 0: one site a pass.
+        shows: Whether results keep what a model of tracks predicts of each allele.
     """
 
     tag: str
@@ -94,6 +114,7 @@ class Model:
     genes: GeneModels | None = None
     exons: ExonFrame | None = None
     dense: int = 0
+    shows: bool = False
 
     @property
     def framed(self) -> GeneModels | None:
@@ -144,6 +165,7 @@ class Result:
         rows: Of scores made in genes: every allele in every gene, by allele.
         named: By `ScoreSpec.key` of scores over masks of genes, or with a label: the gene that
             `values` and `tracks` are of, empty for none.
+        shown: By allele and left edge of the window: its predictions, if the model shows them.
     """
 
     skip: Ints
@@ -154,6 +176,7 @@ class Result:
     genes: list[str] = field(default_factory=list)
     rows: list[GeneRow] = field(default_factory=list)
     named: dict[str, list[str]] = field(default_factory=dict)
+    shown: dict[int, dict[int, Shown]] = field(default_factory=dict)
 
     def take(self, other: Result, allele: int) -> None:
         """Take over what another result of the same task says of one allele."""
@@ -170,6 +193,8 @@ class Result:
             self.genes[allele] = other.genes[allele]
         for key, names in self.named.items():
             names[allele] = other.named[key][allele]
+        if allele in other.shown:
+            self.shown[allele] = other.shown[allele]
         kept = [row for row in self.rows if row.allele != allele]
         found = [row for row in other.rows if row.allele == allele]
         self.rows[:] = sorted(kept + found, key=lambda row: row.allele)

@@ -352,7 +352,13 @@ def _where(model: Model, setup: Setup) -> str:
     return f"{device} ({setup.runtime.threads} threads)" if device == "cpu" else device
 
 
-def _tagged(text: str) -> tuple[str, Bundle]:
+def split_tag(text: str) -> tuple[str, str]:
+    """Split `TAG=MODEL` of -m; the tag is empty where there is none."""
     found = re.fullmatch(r"([A-Z][A-Z0-9]*)=(.+)", text)
-    bundle = load_bundle(found[2] if found else text)
-    return (found[1] if found else bundle.card.tag), bundle
+    return (found[1], found[2]) if found else ("", text)
+
+
+def _tagged(text: str) -> tuple[str, Bundle]:
+    tag, name = split_tag(text)
+    bundle = load_bundle(name)
+    return tag or bundle.card.tag, bundle

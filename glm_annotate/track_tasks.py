@@ -31,7 +31,7 @@ from glm_annotate.gene_masks import (
 )
 from glm_annotate.gene_models import GeneModels
 from glm_annotate.genome import Genome
-from glm_annotate.model import Model, Result
+from glm_annotate.model import Model, Result, Shown
 from glm_annotate.passes import ChunkTask, Passes, ask_passes, empty_result, fill_result
 from glm_annotate.scores import ScoreSpec
 from glm_annotate.tasks import choose
@@ -61,12 +61,14 @@ class TrackTask(ChunkTask):
         values: By `ScoreSpec.key`: scores by merged track, shape (n, tracks).
         sums: Sums over all bins of REF and of ALT by merged track, shape (n, 2, tracks); where bins
             are single bases, without those that an insertion pushes out of ALT's window.
+        shown: See `Result.shown`.
     """
 
     plan: TrackPlan = field(default_factory=lambda: TrackPlan("tracks"))
     genes: dict[int, list[InGene]] = field(default_factory=dict)
     values: dict[str, Floats] = field(default_factory=dict)
     sums: Floats = field(default_factory=lambda: np.zeros(0))
+    shown: dict[int, dict[int, Shown]] = field(default_factory=dict)
 
     def ask(self, genome: Genome) -> None:
         """Cut and encode windows, and say what is to be done with their predictions."""
@@ -248,6 +250,9 @@ def _finish(task: TrackTask, case: _Case, answers: Answers) -> None:
         alt, _ = onto_reference(alt, bins, case.start, case.ref_len, case.alt_len)
     tracks = tracks_of(model)
     ref, alt = tracks.transforms.invert(ref), tracks.transforms.invert(alt)
+    if model.shows:
+        shown = Shown(view.left, view.stitch, known, ref, alt)
+        task.shown.setdefault(case.allele, {})[view.left] = shown
     for mask, specs in by_mask(model.scores, genes=False).items():
         chosen = _mask(mask, bins, model.bundle.card, known)
         for key, scores in _scores(model, specs, ref, alt, chosen).items():
@@ -310,6 +315,7 @@ def _result(task: TrackTask) -> Result:
         if keys:
             result.rows.extend(gene_row(allele, place, keys) for place in task.genes[allele])
     fill_result(result, task.chosen, task.values)
+    result.shown.update(task.shown)
     if result.sums is not None:
         result.sums[task.chosen] = task.sums[task.chosen]
     return result
