@@ -9,17 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from glm_annotate import __version__
+from glm_annotate.cli_bed import bed_command
+from glm_annotate.cli_report import report_command
+from glm_annotate.cli_tracks import tracks_command
 from glm_annotate.errors import GlmAnnotateError, UsageError
 from glm_annotate.model_options import PROGRAM, option, track_choice, track_options
 from glm_annotate.options import Attached, job_from, vcf_options
+from glm_annotate.progress import progress_of
 
 if TYPE_CHECKING:
     from glm_annotate.job import Summary
@@ -133,28 +135,12 @@ def vcf_command(ctx: click.Context, /, **given: Any) -> int:
     job = job_from(given, ctx.obj or ())
     # Before the work, not after it.
     check_output(given["summary"], given["force"], job.source)
-    with _progress() as progress:
+    with progress_of(" records") as progress:
         summary = foresee(job, progress) if given["dry_run"] else run_job(job, progress)
     _tell(summary, given["dry_run"])
     if given["summary"]:
         _write_summary(summary, given["summary"], given["force"])
     return 3 if given["strict"] and summary.has_unscored else 0
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int], None]]:
-    """Show records a second on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty() or logging.getLogger("glm_annotate").level > logging.INFO:
-        yield lambda records: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(unit=" records", unit_scale=True, leave=False, file=sys.stderr) as bar:
-
-        def done(records: int) -> None:
-            bar.update(records)
-
-        yield done
 
 
 def _tell(summary: Summary, dry: bool) -> None:
@@ -179,6 +165,10 @@ def _write_summary(summary: Summary, path: str, force: bool) -> None:
 
     with atomic_file(path, force=force) as out:
         out.write((json.dumps(summary.as_dict(), indent=2) + "\n").encode())
+
+
+for command in (bed_command, tracks_command, report_command):
+    commands.add_command(command)
 
 
 @commands.group("models", short_help="List, show and check model bundles.")
