@@ -29,6 +29,7 @@ from glm_annotate.encoding import Encoder, make_encoder
 from glm_annotate.errors import BundleError
 
 CARD, GRAPH, SELFTEST, TOKENIZER = "card.json", "model.onnx", "selftest.npz", "tokenizer.json"
+BACKGROUND = "background.npz"  # not digested: a calibrated model is the same model
 _DIGESTED = (GRAPH, TOKENIZER, "tracks.tsv", "genes.tsv.gz")
 _REPLICATE = re.compile(r"model\.\d+\.onnx")
 _LARGEST_ZIP = 64 << 30
@@ -212,7 +213,7 @@ def _check_files(folder: Path, card: ModelCard, *, verify: bool) -> None:
                 "copy the bundle again"
             )
     for name in _files(folder):
-        if _is_digested(name) and name not in card.sha256:
+        if (_is_digested(name) or name == BACKGROUND) and name not in card.sha256:
             raise BundleError(
                 f"{folder / name}: {CARD} gives no sha256 of it; remove it, or export the bundle "
                 "again"

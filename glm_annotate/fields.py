@@ -13,7 +13,8 @@ from urllib.parse import quote
 import numpy as np
 
 from glm_annotate.annotate import Model, Result, Scored
-from glm_annotate.answers import Ints
+from glm_annotate.answers import Floats, Ints
+from glm_annotate.calibration import Extra
 from glm_annotate.dense import is_dense
 from glm_annotate.errors import UsageError
 from glm_annotate.header import info_line, structured_line
@@ -38,12 +39,16 @@ class Column:
         kind: Its Type.
         description: For the header.
         read: Gives its text, allele by allele.
+        way: `Score.kind` of its numbers; empty of names.
+        choice: Tells the tracks apart that its numbers are made of, where these can be chosen.
     """
 
     key: str
     kind: str
     description: str
     read: Callable[[Result], list[bytes]]
+    way: str = ""
+    choice: str = ""
 
 
 def columns_of(model: Model) -> list[Column]:
@@ -51,9 +56,11 @@ def columns_of(model: Model) -> list[Column]:
     found: list[Column] = []
     for spec in model.scores:
         key, text = f"{model.tag}_{spec.key}", _description(model, spec)
+        way = spec.score.kind
         if model.tracks is None or spec.score.output == "embedding":
             kind, read = ("Integer", _whole) if spec.score.whole else ("Float", _values)
-            found.append(Column(key, kind, text, partial(read, spec.key)))
+            choice = _chosen_sites(model)
+            found.append(Column(key, kind, text, partial(read, spec.key), way, choice))
             continue
         names = model.tracks.names
         if spec.in_genes:
@@ -61,11 +68,11 @@ def columns_of(model: Model) -> list[Column]:
         if len(names) <= MOST_KEYS:
             for track, name in enumerate(info_names(names)):
                 about = f"{text}; track {names[track]}"
-                found.append(
-                    Column(f"{key}_{name}", "Float", about, partial(_track, spec.key, track))
-                )
+                read = partial(_track, spec.key, track)
+                found.append(Column(f"{key}_{name}", "Float", about, read, way))
         most = f"{text}; largest absolute value of {len(names)} tracks, signed"
-        found.append(Column(f"{key}_MAX", "Float", most, partial(_values, spec.key)))
+        choice = _named_in_short(names)
+        found.append(Column(f"{key}_MAX", "Float", most, partial(_values, spec.key), way, choice))
         which = f"Track of {key}_MAX, percent-encoded"
         found.append(Column(f"{key}_TOP", "String", which, partial(_top, spec.key, names)))
         if spec.in_genes:
@@ -78,13 +85,49 @@ def columns_of(model: Model) -> list[Column]:
             text = f"{about}; of scores with the label {label}" if label else about
             genes = partial(_named, key) if label else _genes
             found.append(Column(name, "String", text, genes))
-    _refuse_twins(found)
+    _refuse_twins([column.key for column in found])
     return found
 
 
-def _refuse_twins(columns: Sequence[Column]) -> None:
+def extras_of(model: Model) -> list[Extra]:
+    """List the INFO keys that say where numbers of a model lie in the background of its bundle."""
+    if model.calibration is None:
+        return []
+    columns = columns_of(model)
+    found = [
+        extra
+        for key, column in compared(model).items()
+        for extra in model.calibration.extras(
+            model.tag, key, meaning(model, column), upper=column.way == "distance"
+        )
+    ]
+    _refuse_twins([*(x.key for x in columns), *(x.key for x in found)])
+    return found
+
+
+def compared(model: Model) -> dict[str, Column]:
+    """List the INFO keys that can be compared with a background, by their names without the tag."""
+    return {
+        column.key.removeprefix(f"{model.tag}_"): column
+        for column in columns_of(model)
+        if column.way and column.kind == "Float"
+    }
+
+
+def meaning(model: Model, column: Column) -> str:
+    """Say how the numbers of an INFO key are made, without the name and version of the model."""
+    card = model.bundle.card
+    text = column.description.replace(f"; model {card.name} {card.version}, ", "; ")
+    if column.choice:
+        text += f"; tracks {column.choice}"
+    if model.channels is not None:
+        text += "".join(f"; {kind} {name}" for kind, name in model.channels.files.items())
+    return text
+
+
+def _refuse_twins(keys: Iterable[str]) -> None:
     """Refuse a track whose name makes a key that the model has already."""
-    for key, count in Counter(column.key for column in columns).most_common(1):
+    for key, count in Counter(keys).most_common(1):
         if count > 1:
             raise UsageError(
                 f"two columns would have the INFO key {key}, one for the name of its track; choose "
@@ -135,12 +178,14 @@ def status_key(model: Model) -> str:
     return f"{model.tag}_STATUS"
 
 
-def info_lines(models: Iterable[Model], version: str) -> list[bytes]:
-    """Declare the INFO keys of a run."""
+def info_lines(models: Iterable[Model], version: str, *, calibrated: bool = True) -> list[bytes]:
+    """Declare the INFO keys of a run, with or without those of backgrounds."""
     lines = []
     for model in models:
         for column in columns_of(model):
             lines.append(info_line(column.key, "A", column.kind, column.description, version))
+        for extra in extras_of(model) if calibrated else ():
+            lines.append(info_line(extra.key, "A", "Float", extra.description, version))
         text = f"Whether each ALT has scores of {model.bundle.card.name}, or why not"
         lines.append(info_line(status_key(model), "A", "String", text, version))
     return lines
@@ -180,8 +225,8 @@ def model_lines(models: Iterable[Model], tf32: bool) -> list[bytes]:
             fields["Mode"] = f"dense, stride {model.dense}"
         if model.tracks is not None:
             fields["Tracks"] = _named_in_short(model.tracks.names)
-        elif model.splice is not None and not model.splice.paired:
-            fields["Tracks"] = _named_in_short([str(column) for column in model.splice.columns])
+        elif chosen := _chosen_sites(model):
+            fields["Tracks"] = chosen
         genes = model.genes if model.framed is None else model.framed
         if genes is not None and not Path(genes.path).is_relative_to(model.bundle.path):
             fields |= {"Genes": Path(genes.path).name, "GenesSha256": genes.digest[:_SHORT]}
@@ -191,6 +236,13 @@ def model_lines(models: Iterable[Model], tf32: bool) -> list[bytes]:
             fields |= {"TF32": int(tf32), "ConvAlgoSearch": "HEURISTIC"}
         lines.append(structured_line("glm_annotateModel", model.tag.lower(), fields))
     return lines
+
+
+def _chosen_sites(model: Model) -> str:
+    """Tell choices of the tracks apart that tell how much a base is used as a splice site."""
+    if model.splice is None or model.splice.paired:
+        return ""
+    return _named_in_short([str(column) for column in model.splice.columns])
 
 
 def _named_in_short(names: Sequence[str]) -> str:
@@ -241,6 +293,11 @@ def has_number(model: Model, result: Result) -> np.ndarray[tuple[int, ...], np.d
     return np.asarray(np.any(columns, axis=0))
 
 
+def numbers_in(texts: Sequence[bytes]) -> Floats:
+    """Read the numbers of an INFO key as they are written, NaN for a dot, shape (n,)."""
+    return np.array([b"nan" if x == b"." else x for x in texts], dtype="S").astype(np.float64)
+
+
 class FieldWriter:
     """Turns scored chunks into INFO text and table rows, and counts what it saw.
 
@@ -252,12 +309,16 @@ class FieldWriter:
 
     def __init__(self, models: Sequence[Model]) -> None:
         self.models = models
-        self._columns = [columns_of(model) for model in models]
+        self._columns = [(columns_of(model), extras_of(model)) for model in models]
         self.keys = [
             key
-            for model, columns in zip(models, self._columns, strict=True)
-            for key in (*(column.key for column in columns), status_key(model))
+            for model, (columns, extras) in zip(models, self._columns, strict=True)
+            for key in (*(x.key for x in columns), *(x.key for x in extras), status_key(model))
         ]
+        for model in models:
+            if model.calibration is not None:
+                ways = {key: meaning(model, column) for key, column in compared(model).items()}
+                model.calibration.tell(model.tag, ways)
         self.status_counts: dict[str, Counter[str]] = {m.tag: Counter() for m in models}
         self.unscored: Counter[str] = Counter()
         self.records = self.alleles = self.records_without_alt = 0
@@ -266,7 +327,7 @@ class FieldWriter:
     def columns(self, scored: Scored) -> list[list[bytes]]:
         """Give the text of every key, allele by allele, and count."""
         out: list[list[bytes]] = []
-        for model, columns in zip(self.models, self._columns, strict=True):
+        for model, (columns, extras) in zip(self.models, self._columns, strict=True):
             result = scored.results[model.tag]
             cells = [column.read(result) for column in columns]
             known = has_number(model, result)
@@ -275,8 +336,12 @@ class FieldWriter:
                 for i, row in zip(taken.alleles.tolist(), taken.texts, strict=True):
                     for column, text in zip(cells, row, strict=True):
                         column[i] = text
+            by_key = {column.key: cell for column, cell in zip(columns, cells, strict=True)}
+            for extra in extras:
+                numbers = extra.make(numbers_in(by_key[extra.source]), scored.alleles)
+                by_key[extra.key] = format_floats(numbers)
             texts = statuses(model, result)
-            out += [*cells, [text.encode() for text in texts]]
+            out += [*by_key.values(), [text.encode() for text in texts]]
             self.status_counts[model.tag].update(texts)
             self.unscored[model.tag] += int((~known).sum())
         return out

@@ -171,7 +171,9 @@ def _has_keys(name: str, model: Model, declared: Mapping[bytes, _Fields], theirs
     Raises:
         InputError: One of them is something else than in this run.
     """
-    ours = {x[b"ID"]: x for x in _structured(tuple(info_lines([model], __version__)), b"INFO")}
+    # What is said of numbers beside a background is made anew of any run.
+    declaring = tuple(info_lines([model], __version__, calibrated=False))
+    ours = {x[b"ID"]: x for x in _structured(declaring, b"INFO")}
     missing = next((key for key in ours if key not in declared), None)
     if missing is not None:
         logger.info("%s: has no %s: all scores of %s are computed", name, _text(missing),

@@ -2,13 +2,13 @@
 
 Scores that are made in genes have rows of their own. Rows are written chunk by chunk, a row group
 or a few each, so that memory does not grow with the file. Alleles and genes without any number have
-no row: INFO holds the reason.
+no row: INFO holds the reason. Tracks whose scores have percentiles in INFO have them here too.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
@@ -19,9 +19,12 @@ import numpy as np
 
 from glm_annotate.annotate import Model, Result, Scored
 from glm_annotate.answers import Floats, Ints
+from glm_annotate.calibration import Extra
 from glm_annotate.errors import UsageError
+from glm_annotate.fields import MOST_KEYS, extras_of, numbers_in
 from glm_annotate.model import GeneRow
-from glm_annotate.vcf import OutFile, atomic_file
+from glm_annotate.track_choice import info_names
+from glm_annotate.vcf import OutFile, atomic_file, format_floats
 
 _SITE = ("chrom", "pos", "id", "ref", "alt")
 # Rows of a row group, or as many as one allele or gene has.
@@ -57,7 +60,7 @@ class _Block:
         allele: Of each entry, shape (n,).
         genes: Name and identifier of the gene of each; none where the scores are of no gene.
         sums: Of REF and of ALT, shape (n, 2, tracks); None where there are none.
-        values: By `ScoreSpec.key`, shape (n, tracks).
+        values: By `ScoreSpec.key`, and by that with `_PCT` or `_EXC`, shape (n, tracks).
     """
 
     allele: Ints
@@ -90,9 +93,9 @@ class Matrix(AbstractContextManager["Matrix"]):
             raise UsageError(
                 f"--matrix {path}: needs pyarrow; run: pip install 'glm_annotate[matrix]'"
             ) from error
-        self._keys = list(
-            dict.fromkeys(spec.key for model in self._models for spec in model.scores)
-        )
+        self._beside = {model.tag: _beside(model) for model in self._models}
+        scores = (spec.key for model in self._models for spec in model.scores)
+        self._keys = list(dict.fromkeys((*scores, *chain(*self._beside.values()))))
         text, number = pyarrow.dictionary(pyarrow.int32(), pyarrow.string()), pyarrow.float64()
         self._schema = pyarrow.schema(
             [
@@ -137,7 +140,8 @@ class Matrix(AbstractContextManager["Matrix"]):
         texts = [[cell.decode() for cell in site] for site in sites]
         for model in self._models:
             result = scored.results[model.tag]
-            for block in chain(_by_allele(model, result), _by_gene(result.rows)):
+            beside = self._beside[model.tag]
+            for block in chain(_by_allele(model, scored, beside), _by_gene(result.rows)):
                 columns = self._columns(model, block, texts)
                 self._writer.write_table(pyarrow.table(columns, schema=self._schema))
 
@@ -173,17 +177,51 @@ def _framed(model: Model) -> bool:
     return model.splice is not None or model.bundle.card.frame != "variant"
 
 
-def _by_allele(model: Model, result: Result) -> Iterator[_Block]:
+def _beside(model: Model) -> dict[str, list[tuple[str, Extra | None]]]:
+    """List by column what is said of each track: the score that it is made of, and how.
+
+    Of scores over genes INFO compares the gene with the largest number, which says nothing of a
+    row: they have none.
+    """
+    made = {extra.key: extra for extra in extras_of(model)}
+    if not made or model.tracks is None or len(model.tracks.names) > MOST_KEYS:
+        return {}
+    names, out = info_names(model.tracks.names), {}
+    for spec in model.scores:
+        for what in ("PCT", "EXC"):
+            keys = (f"{model.tag}_{spec.key}_{name}_{what}" for name in names)
+            found = [(spec.key, None if spec.in_genes else made.get(key)) for key in keys]
+            if any(extra for _, extra in found):
+                out[f"{spec.key}_{what}"] = found
+    return out
+
+
+def _compared(scored: Scored, result: Result, ways: Sequence[tuple[str, Extra | None]]) -> Floats:
+    """Compare the numbers of all tracks as INFO does, shape (n, tracks)."""
+    out = np.full((len(scored.alleles), len(ways)), np.nan)
+    for track, (key, extra) in enumerate(ways):
+        if extra is not None:
+            numbers = numbers_in(format_floats(result.tracks[key][:, track]))
+            out[:, track] = numbers_in(format_floats(extra.make(numbers, scored.alleles)))
+    return out
+
+
+def _by_allele(
+    model: Model, scored: Scored, beside: Mapping[str, Sequence[tuple[str, Extra | None]]]
+) -> Iterator[_Block]:
     """Give the rows of scores that are of no gene."""
+    result = scored.results[model.tag]
     keys = [spec.key for spec in model.scores if not spec.in_genes]
     if result.sums is None or not keys or _framed(model):
         return
     known = np.any([np.isfinite(result.values[key]) for key in keys], axis=0)
+    columns = {key: result.tracks[key] for key in keys}
+    columns |= {key: _compared(scored, result, ways) for key, ways in beside.items()}
     step = max(1, _GROUP // result.sums.shape[2])
     alleles = np.flatnonzero(known)
     for begin in range(0, alleles.size, step):
         part = alleles[begin : begin + step]
-        values = {key: result.tracks[key][part] for key in keys}
+        values = {key: cells[part] for key, cells in columns.items()}
         yield _Block(part, [], result.sums[part], values)
 
 

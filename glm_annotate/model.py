@@ -8,6 +8,7 @@ from functools import cached_property
 
 from glm_annotate.answers import Floats, Ints, OutputRole
 from glm_annotate.bundle import Bundle
+from glm_annotate.calibration import Calibration
 from glm_annotate.channels import Channels
 from glm_annotate.exon_frame import ExonFrame
 from glm_annotate.gene_models import GeneModels
@@ -98,6 +99,7 @@ class Model:
         genes: Those that scores of tracks over masks of genes are made in; None without such.
         exons: Those that alleles are read in, of a model of parts of exons.
         dense: Distance of the sites that one pass masks (`dense.dense_stride`); 0: one site a pass.
+        calibration: What scores are compared with; None: nothing.
         shows: Whether results keep what a model of tracks predicts of each allele.
     """
 
@@ -114,6 +116,7 @@ class Model:
     genes: GeneModels | None = None
     exons: ExonFrame | None = None
     dense: int = 0
+    calibration: Calibration | None = None
     shows: bool = False
 
     @property

@@ -12,6 +12,7 @@ import numpy as np
 from glm_annotate import __version__
 from glm_annotate.alignment import Alignment
 from glm_annotate.bundle import Bundle, load_bundle
+from glm_annotate.calibration import Calibration, read_background
 from glm_annotate.channels import Channels, Source, check_channels
 from glm_annotate.dense import dense_stride
 from glm_annotate.errors import BundleError, InputError, UsageError
@@ -74,6 +75,7 @@ def open_models(setup: Setup, genome: Genome) -> list[Model]:
                 open_genes(bundle, scores, genes),
                 open_exons(bundle, genes),
                 dense_stride(bundle) if setup.mode == "dense" else 0,
+                open_calibration(bundle, genome) if setup.calibrated else None,
             )
         )
         logger.info(
@@ -103,6 +105,12 @@ def open_channels(
         channels = [x for x in spec.channels if x.source == "bigwig"]
         sources["bigwig"] = Signals(channels, signals)
     return Channels(spec, genome, sources) if sources else None
+
+
+def open_calibration(bundle: Bundle, genome: Genome) -> Calibration | None:
+    """Read what the scores of a model are compared with; None where its bundle has nothing."""
+    background = read_background(bundle)
+    return None if background is None else Calibration(background, genome)
 
 
 def open_tracks(bundle: Bundle, choice: TrackChoice | None) -> Tracks | None:

@@ -68,6 +68,11 @@ _VCF_OPTIONS = (
         help="Take scores from FILE, an indexed output of an earlier run with the same models, and "
         "compute only the rest. Repeat for several.",
     ),
+    option(
+        "--no-calibration",
+        is_flag=True,
+        help="No percentiles: leave the background of scores out that a bundle may have.",
+    ),
     option("--tsv", metavar="OUT.tsv", help="Also write a table with one row an allele."),
     option(
         "--matrix",
@@ -126,6 +131,7 @@ def job_from(given: dict[str, Any], arguments: Sequence[str] = ()) -> Job:
         sites_only=given["sites_only"],
         allow_ref_mismatch=given["allow_ref_mismatch"],
         precomputed=tuple(given["precomputed"]),
+        calibrated=not given["no_calibration"],
         tsv=given["tsv"],
         matrix=given["matrix"],
         arguments=shown,

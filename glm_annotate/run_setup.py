@@ -25,6 +25,7 @@ class Setup:
         tracks: Which tracks are read; None: all.
         mode: `exact`, or `dense`: many sites a pass, of scores that can be read so.
         ignore_scope: Score contigs that a card is not meant for.
+        calibrated: Compare scores with the background of a bundle that has one.
     """
 
     fasta: str
@@ -40,3 +41,4 @@ class Setup:
     threads: int = 0
     mode: Literal["exact", "dense"] = "exact"
     ignore_scope: bool = False
+    calibrated: bool = False
