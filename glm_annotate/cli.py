@@ -16,6 +16,8 @@ import click
 
 from glm_annotate import __version__
 from glm_annotate.cli_bed import bed_command
+from glm_annotate.cli_calibrate import calibrate_command
+from glm_annotate.cli_evaluate import evaluate_group
 from glm_annotate.cli_report import report_command
 from glm_annotate.cli_tracks import tracks_command
 from glm_annotate.errors import GlmAnnotateError, UsageError
@@ -167,7 +169,13 @@ def _write_summary(summary: Summary, path: str, force: bool) -> None:
         out.write((json.dumps(summary.as_dict(), indent=2) + "\n").encode())
 
 
-for command in (bed_command, tracks_command, report_command):
+for command in (
+    bed_command,
+    tracks_command,
+    report_command,
+    calibrate_command,
+    evaluate_group,
+):
     commands.add_command(command)
 
 

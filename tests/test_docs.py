@@ -152,11 +152,10 @@ def test_every_option_is_documented(name, option):
     text = read("docs/vcf.md")
     if name and name != "vcf":  # the row of that command, or its page
         (row,) = re.findall(rf"^\| `glm-annotate {name}\b.*$", text, re.MULTILINE)
-        page = REPO / "docs" / f"{name}.md"
+        pages = [read(f"docs/{page}") for page in re.findall(r"\]\(([\w/]+\.md)", row)]
         # What a page has in common with `vcf` is told there.
-        shared = set(codes(text)) & VCF_OPTIONS if page.exists() else set()
-        text = row + (page.read_text(encoding="utf-8") if page.exists() else "")
-        assert option in set(codes(text)) | shared
+        shared = set(codes(text)) & VCF_OPTIONS if pages else set()
+        assert option in set(codes("".join([row, *pages]))) | shared
     else:
         assert option in codes(text)
 
