@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,16 +17,17 @@ from glm_annotate import __version__
 from glm_annotate.cli_bed import bed_command
 from glm_annotate.cli_calibrate import calibrate_command
 from glm_annotate.cli_evaluate import evaluate_group
+from glm_annotate.cli_models import models_group
 from glm_annotate.cli_report import report_command
 from glm_annotate.cli_tracks import tracks_command
-from glm_annotate.errors import GlmAnnotateError, UsageError
-from glm_annotate.model_options import PROGRAM, option, track_choice, track_options
+from glm_annotate.cli_training import export_command, tokenizer_command, train_command
+from glm_annotate.errors import GlmAnnotateError
+from glm_annotate.model_options import PROGRAM
 from glm_annotate.options import Attached, job_from, vcf_options
 from glm_annotate.progress import progress_of
 
 if TYPE_CHECKING:
     from glm_annotate.job import Summary
-    from glm_annotate.train.export import ExportReport
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -169,137 +169,6 @@ def _write_summary(summary: Summary, path: str, force: bool) -> None:
         out.write((json.dumps(summary.as_dict(), indent=2) + "\n").encode())
 
 
-for command in (
-    bed_command,
-    tracks_command,
-    report_command,
-    calibrate_command,
-    evaluate_group,
-):
-    commands.add_command(command)
-
-
-@commands.group("models", short_help="List, show and check model bundles.")
-def models_group() -> None:
-    """List, show and check model bundles."""
-
-
-@models_group.command("list")
-def models_list() -> None:
-    """List the models that ship with the package."""
-    from glm_annotate.bundle import read_card, shipped
-
-    for name, folder in shipped().items():
-        card = read_card(folder)
-        scores = ",".join(card.scores)
-        click.echo(
-            f"{name}\t{card.version}\t{card.tag}\t{card.context} bp\t{scores}\t{card.description}"
-        )
-
-
-@models_group.command("show")
-@click.argument("model")
-def models_show(model: str) -> None:
-    """Print the card of MODEL as JSON, with its digest."""
-    import json
-
-    from glm_annotate.bundle import load_bundle
-
-    bundle = load_bundle(model)
-    card = bundle.card.model_dump(mode="json", exclude_none=True)
-    click.echo(json.dumps({"path": str(bundle.path), "digest": bundle.digest, **card}, indent=2))
-
-
-@models_group.command("check")
-@click.argument("model")
-@click.option("--golden", is_flag=True, help="Compare official weights with published figures.")
-@click.option(
-    "-f", "--fasta-ref", "fasta", metavar="FILE",
-    help="Genome or prompts that the published figures are of, or genome whose sites tell how far "
-    "dense scores are from exact ones.",
-)  # fmt: skip
-def models_check(model: str, golden: bool, fasta: str | None) -> int:
-    """Check the files of MODEL, load its graph and run its self-test."""
-    from glm_annotate.bundle import read_card
-    from glm_annotate.testing import check_bundle
-
-    report = check_bundle(Path(model) if Path(model).exists() else model)
-    card = read_card(report.path)
-    is_dense = card.dense > 0 and not card.encoder.channels
-    if fasta and not golden and not is_dense:
-        raise UsageError(f"-f is for --golden and for models with --mode dense, not {card.name}")
-    for name, difference in report.differences.items():
-        click.echo(f"{name}\tlargest difference {difference:.3g}\tallowed {report.tolerance:.3g}")
-    click.echo(f"{report.path}: ok, {report.cases} sequences")
-    if is_dense:
-        _tell_deviation(report.path, None if golden else fasta)
-    return _tell_golden(model, fasta) if golden else 0
-
-
-_head_option = click.option(
-    "--head", metavar="NAME", help="Which head of several, such as mouse.  [default: human]"
-)
-
-
-@models_group.command("import")
-@click.argument("what", nargs=-1, required=True)
-@click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder to make.")
-@click.option("--model", metavar="NAME", help="Which of a package's models.")
-@click.option(
-    "--assembly", type=click.Choice(["grch37", "grch38"]), default="grch38", show_default=True,
-    help="Of the gene table, where the package has one.",
-)  # fmt: skip
-@click.option("--context", type=click.IntRange(min=1), metavar="N", help="Bases of the window.")
-@_head_option
-@track_options
-@click.option("--accept-licence", is_flag=True, help="The licence of the weights allows my use.")
-@click.option("--force", is_flag=True, help="Replace BUNDLE where it exists.")
-def models_import(what: tuple[str, ...], output: str, force: bool, **options: Any) -> None:
-    """Make a bundle of weights inside a package or file that you have (extra `train`).
-
-    WHAT is the name of a package (cispliceai, spliceai, ...), installed or as a wheel, a weights
-    file (Keras .h5, .pt of torch) or a folder of them. Several files of one model are its
-    replicates, whose predictions are averaged.
-    """
-    _need_torch()
-    from glm_annotate.train.export import export_imported
-    from glm_annotate.train.importing import prepare
-    from glm_annotate.train.subjects import identify
-
-    tracks = track_choice(options)
-    made = prepare(what[0] if len(what) == 1 else what, identify=identify, **options)
-    report = export_imported(made, output, tracks=tracks, force=force)
-    _tell_export(report)
-    licence = report.card.provenance.weights_licence
-    click.echo(f"weights: {licence or 'no licence is known'}")
-
-
-def _tell_deviation(path: Path, fasta: str | None) -> None:
-    from glm_annotate.bundle import load_bundle
-    from glm_annotate.deviation import dense_deviation
-    from glm_annotate.genome import Genome
-
-    found = dense_deviation(load_bundle(path), Genome(fasta) if fasta else None)
-    click.echo(
-        f"dense\tstride {found.stride}\tLLR at {found.sites} sites of {fasta or 'random bases'} "
-        f"against exact: median difference {found.median:.3g}, 99th percentile {found.p99:.3g}, "
-        f"largest {found.largest:.3g}; standard deviation of exact {found.spread:.3g}, rank "
-        f"correlation {found.spearman:.4f}"
-    )
-
-
-def _tell_golden(model: str, fasta: str | None) -> int:
-    from glm_annotate.golden import check_golden
-
-    figures = check_golden(model, fasta)
-    for figure in figures:
-        click.echo(
-            f"{'ok  ' if figure.good else 'BAD '} {figure.what}\tfound {figure.found:.5f}\t"
-            f"published {figure.expected:.5f}\tallowed {figure.tolerance:g}"
-        )
-    return 0 if all(figure.good for figure in figures) else 1
-
-
 @commands.command("doctor", short_help="Say what works on this machine.")
 def doctor_command() -> int:
     """Say which runtime, devices, packages and models work here, and what to do where not."""
@@ -313,75 +182,8 @@ def doctor_command() -> int:
     return 0 if all(finding.ok for finding in findings) else 1
 
 
-@commands.command("train", short_help="Train a model from a TOML config.")
-@click.argument("config")
-@option("--data", metavar="DIR", help="Data folder, in place of the config's.")
-@click.option("--resume", is_flag=True, help="Continue the run from its last checkpoint.")
-def train_command(config: str, data: str | None, resume: bool) -> None:
-    """Train the model that CONFIG describes (needs the extra `train`)."""
-    _need_torch()
-    from glm_annotate.train.loop import train
-
-    click.echo(train(config, resume=resume, data=data))
-
-
-@commands.command("export", short_help="Turn a checkpoint into a bundle.")
-@click.argument("source")
-@click.option("-o", "--output", required=True, metavar="BUNDLE", help="Folder to make.")
-@click.option("--card", metavar="CARD.toml", help="Keys of the card that SOURCE does not know.")
-@click.option("--family", metavar="NAME", help="System of SOURCE, where it cannot be told.")
-@click.option(
-    "--context", type=click.IntRange(min=1), metavar="N",
-    help="Bases of the window, in place of the system's default.",
-)  # fmt: skip
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
-    default="fp32",
-    show_default=True,
-    help="Of the weights as stored.",
-)
-@click.option("--calibration", metavar="REF.fa", help="Genome that sets the scales of int8.")
-@click.option("--attention", is_flag=True, help="Give the graph the output attention.")
-@_head_option
-@track_options
-@click.option("--force", is_flag=True, help="Replace BUNDLE where it exists.")
-def export_command(source: str, output: str, **options: Any) -> None:
-    """Export SOURCE as an ONNX bundle, checked against torch (needs the extra `train`).
-
-    SOURCE is a checkpoint of `glm-annotate train`, or an official one: a .safetensors, .bin, .pt
-    or .ckpt file, a folder in the layout of the Hugging Face hub, or hf://owner/repo[@revision].
-    """
-    _need_torch()
-    from glm_annotate.train.export import export
-
-    options["tracks"] = track_choice(options)
-    if options["calibration"] and options["precision"] != "int8":
-        raise UsageError("--calibration is for --precision int8")
-    report = export(source, output, **options)
-    _tell_export(report)
-
-
-def _tell_export(report: ExportReport) -> None:
-    card = report.card
-    click.echo(
-        f"{report.folder}: {card.name}, {card.context} bp, {card.precision}, {report.size} bytes"
-    )
-    for case in report.parity:
-        for name, difference in case.deviation.items():
-            click.echo(
-                f"{name}\t{case.batch} x {case.length} rows\tONNX Runtime against torch "
-                f"{difference:.2g}\tlargest value {case.largest[name]:.3g}"
-            )
-    if card.precision != "fp32":
-        for name, difference in report.rounding.deviation.items():
-            click.echo(f"{name}\t{card.precision} against fp32\t{difference:.2g}")
-
-
-def _need_torch() -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError(
-            "training and exporting need torch; run: pip install 'glm_annotate[train]'"
-        )
+for command in (
+    bed_command, tracks_command, report_command, models_group, train_command, export_command,
+    tokenizer_command, evaluate_group, calibrate_command,
+):  # fmt: skip
+    commands.add_command(command)

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from glm_annotate.answers import Floats, Ints, is_writable
 from glm_annotate.channels import Values, as_rows, reverse_channels
+from glm_annotate.encoding import Encoder, Rows
 from glm_annotate.genome import Codes, reverse_complement
 from glm_annotate.model import Model, Result
 from glm_annotate.track_plan import TrackPlan
 from glm_annotate.variants import Alleles, Skip, skip_code
 
+Bools = NDArray[np.bool_]
 # Passes of one haplotype, by strand: one, or several that begin at other places of it.
 Passes = tuple[tuple[int, ...], ...]
 
@@ -68,7 +71,7 @@ def ask_passes(
         The passes of each haplotype.
     """
     encoder, length = model.bundle.encoder, model.bundle.card.context
-    windows = []  # by strand and edge: rows (n, T) and channels (n, T, C)
+    windows = []  # by strand and edge: rows of each haplotype (T,), and channels (n, T, C)
     for reverse in model.strands:
         for edge in edges:
             piece = codes[:, edge : edge + length]
@@ -76,8 +79,8 @@ def ask_passes(
             if reverse:
                 piece = reverse_complement(piece)
                 near = None if near is None else reverse_channels(near, encoder.spec)
-            (group,) = encoder.encode(piece)
-            windows.append((group.rows, None if near is None else as_rows(near, encoder.spec)))
+            beside_rows = None if near is None else as_rows(near, encoder.spec)
+            windows.append((_rows_of(encoder, piece), beside_rows))
     out = []
     for member in range(codes.shape[0]):
         numbers = [
@@ -85,6 +88,26 @@ def ask_passes(
         ]
         step = len(edges)
         out.append(tuple(tuple(numbers[i : i + step]) for i in range(0, len(numbers), step)))
+    return out
+
+
+def _rows_of(encoder: Encoder, codes: Codes) -> list[Rows]:
+    """Encode windows (n, L), which may have different numbers of rows, in their order."""
+    found: dict[int, Rows] = {}
+    for group in encoder.encode(codes):
+        found.update(zip(group.index.tolist(), group.rows, strict=True))
+    return [found[member] for member in range(codes.shape[0])]
+
+
+def too_many_rows(model: Model, codes: Codes) -> Bools:
+    """Say which windows (n, L) have more rows, on a strand that is read, than the graph takes."""
+    card, encoder = model.bundle.card, model.bundle.encoder
+    out = np.zeros(codes.shape[0], dtype=np.bool_)
+    if card.window.max_tokens is None:
+        return out
+    for reverse in model.strands:
+        for group in encoder.encode(reverse_complement(codes) if reverse else codes):
+            out[group.index] |= group.rows.shape[1] > card.window.max_tokens
     return out
 
 

@@ -25,7 +25,7 @@ from glm_annotate.encoding import refused
 from glm_annotate.errors import UsageError
 from glm_annotate.genome import Genome
 from glm_annotate.model import Model
-from glm_annotate.passes import Passes, ask_passes
+from glm_annotate.passes import Passes, ask_passes, too_many_rows
 from glm_annotate.stretches import Predicted as Predicted
 from glm_annotate.stretches import WindowReader, Work
 from glm_annotate.track_plan import Answers
@@ -112,6 +112,7 @@ class Predictor(WindowReader):
         readable = np.full(members.size, self._holds(work.contig))
         for codes in windows:
             readable &= (codes < 4).any(axis=1) & ~refused(codes, encoder)
+            readable &= ~too_many_rows(self.model, codes)
         which = np.flatnonzero(readable)
         if not which.size:
             return

@@ -32,7 +32,14 @@ from glm_annotate.gene_masks import (
 from glm_annotate.gene_models import GeneModels
 from glm_annotate.genome import Genome
 from glm_annotate.model import Model, Result, Shown
-from glm_annotate.passes import ChunkTask, Passes, ask_passes, empty_result, fill_result
+from glm_annotate.passes import (
+    ChunkTask,
+    Passes,
+    ask_passes,
+    empty_result,
+    fill_result,
+    too_many_rows,
+)
 from glm_annotate.scores import ScoreSpec
 from glm_annotate.tasks import choose
 from glm_annotate.track_plan import Answers, TrackPlan
@@ -137,6 +144,8 @@ def _ask(task: TrackTask, genome: Genome) -> None:
     cards = _moved(task.model.bundle)
     if task.model.bundle.encoder.spec.vocab.n == "error":
         _leave_out_n(task, genome, cards)
+    if task.model.bundle.card.window.max_tokens is not None:
+        _leave_out_long(task, genome, cards)
     if task.model.genes is not None:
         _find_genes(task, task.model.genes, genome, cards)
     cases = [
@@ -158,6 +167,18 @@ def _leave_out_n(task: TrackTask, genome: Genome, cards: Iterable[ModelCard]) ->
         for batch, _ in _windows(task, genome, card):
             bad = refused(batch.ref, spec) | refused(batch.alt, spec)
             task.skip[batch.allele[bad]] = skip_code(Skip.AMBIGUOUS)
+    task.chosen = task.chosen[task.skip[task.chosen] == 0]
+
+
+def _leave_out_long(task: TrackTask, genome: Genome, cards: Iterable[ModelCard]) -> None:
+    """Leave out alleles with more tokens in one of their windows than the graph takes."""
+    for card in cards:
+        for batch, stitch in _windows(task, genome, card):
+            for side, edges in _edges(stitch).items():
+                codes = batch.ref if side == "ref" else batch.alt
+                for edge in edges:
+                    bad = too_many_rows(task.model, codes[:, edge : edge + card.context])
+                    task.skip[batch.allele[bad]] = skip_code(Skip.TOO_LONG)
     task.chosen = task.chosen[task.skip[task.chosen] == 0]
 
 
@@ -215,6 +236,14 @@ def _bins(card: ModelCard) -> Bins:
     return bins_of(card.context, card.bin_size or 1, card.crop)
 
 
+def _edges(stitch: Stitch | None) -> dict[str, tuple[int, ...]]:
+    """Say where windows begin on each haplotype: two on the longer one of a stitched pair."""
+    edges: dict[str, tuple[int, ...]] = {"ref": (0,), "alt": (0,)}
+    if stitch is not None:
+        edges[stitch.longer] = (0, stitch.shift)
+    return edges
+
+
 def _cases(
     task: TrackTask,
     genome: Genome,
@@ -224,9 +253,7 @@ def _cases(
     share: float,
 ) -> Iterator[_Case]:
     """Plan the passes of alleles that change the same number of bases."""
-    edges: dict[str, tuple[int, ...]] = {"ref": (0,), "alt": (0,)}
-    if stitch is not None:
-        edges[stitch.longer] = (0, stitch.shift)
+    edges = _edges(stitch)
     near = (None, None) if batch.beside is None else (batch.beside.ref, batch.beside.alt)
     ref = ask_passes(task.plan, task.model, batch.ref, near[0], edges["ref"])
     alt = ask_passes(task.plan, task.model, batch.alt, near[1], edges["alt"])

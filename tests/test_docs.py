@@ -20,6 +20,7 @@ from glm_annotate.cli import commands
 from glm_annotate.fields import SCORED
 from glm_annotate.scores import SCORES, parse_score
 from glm_annotate.train import config
+from glm_annotate.train.finetune import config as finetune
 from glm_annotate.variants import Skip
 
 REPO = Path(__file__).resolve().parent.parent
@@ -221,9 +222,13 @@ PARTS: dict[str, dict[str, type[BaseModel]]] = {
     "docs/training.md": {
         name: getattr(config, name)
         for name in (
-            *("TrainConfig", "DataConfig", "GroupConfig", "MaskConfig", "OptimConfig"),
-            "RunConfig",
+            *("TrainConfig", "DataConfig", "GroupConfig", "GenesConfig", "MaskConfig"),
+            *("ContrastiveConfig", "OptimConfig", "RunConfig"),
         )
+    },
+    "docs/training/finetune.md": {
+        name: getattr(finetune, name)
+        for name in ("FinetuneConfig", "HeadConfig", "LoraConfig", "ExamplesConfig")
     },
 }
 

@@ -451,9 +451,9 @@ def test_the_command_that_trains(tmp_path, capsys):
 def test_training_reads_bases_with_the_annotation_side():
     """One encoder and one genome: what a model saw is what it is shown."""
     from glm_annotate import encoding, genome
-    from glm_annotate.train import data, loop, losses
+    from glm_annotate.train import data, language, losses
 
-    assert loop.make_encoder is encoding.make_encoder
+    assert language.make_encoder is encoding.make_encoder
     assert losses.mask_rows is encoding.mask_rows
     assert data.Genome is genome.Genome
     assert data.reverse_complement is genome.reverse_complement

@@ -67,9 +67,9 @@ def test_the_shipped_recipe_is_read(repo_dir):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[optim]", "[optim]\nstep = 3", r"unknown key 'optim\.step'; known here: anneal_"),
-        ("[run]", "[run]\noutput = 1", r"unknown key 'run\.output'; known here: log_every, out,"),
-        ('name = "tiny"', 'nam = "tiny"', "unknown key 'nam'; known here: data, encoder, family"),
+        ("[optim]", "[optim]\nstep = 3", r"unknown key 'optim\.step'; known here: accumulate"),
+        ("[run]", "[run]\noutput = 1", r"unknown key 'run\.output'; known here: accelerator"),
+        ('name = "tiny"', 'nam = "tiny"', "unknown key 'nam'; known here: contrastive, data"),
         ("weight = {", "wait = {", r"'data\.groups\.0\.wait'; known here: accessions, fasta"),
         ('name = "tiny"', "", "name: Field required"),
         ("[encoder.vocab]", "[encoder.vocab]\norders = 1", r"vocab\.orders'; known here: first_id"),
@@ -80,6 +80,13 @@ def test_the_shipped_recipe_is_read(repo_dir):
         ("steps = 10", "steps = 1", "optim: .*warmup_steps .* is above steps"),
         ("[run]", "[mask]\nkeep = 0.6\nrandom = 0.6\n[run]", "mask: .*keep . random is above 1"),
         ("[run]", "[run", "not TOML"),
+        ("steps = 10", 'steps = 10\nschedule = "cosine"\nanneal_steps = 3', "remove anneal_steps"),
+        ("steps = 10", "steps = 10\nbatch = 2\naccumulate = 3", "accumulate is above batch"),
+        ("[[data.groups]]", "[[data.groop]]", r"unknown key 'data\.groop'"),
+        ('fasta = "a.fa"', 'fasta = "a.fa"\nrandom = 0.5', "random is for groups with regions or"),
+        ('name = "tiny"', 'name = "tiny"\nobjective = "tracks"', r"supervised\.tracks: the obj"),
+        ('name = "tiny"', 'name = "tiny"\nobjective = "finetune"', "finetune: the objective of"),
+        ('name = "tiny"', 'name = "tiny"\ntokenizer = "t.json"', "tokenizer: a bpe encoder needs"),
     ],
 )  # fmt: skip
 def test_a_bad_config_is_one_line(tmp_path, old, new, message):
@@ -91,9 +98,16 @@ def test_a_bad_config_is_one_line(tmp_path, old, new, message):
     assert "\n" not in str(caught.value)
 
 
+def test_a_language_model_needs_a_group(tmp_path):
+    start, end = GOOD.index("[[data.groups]]"), GOOD.index("[optim]")
+    path = write(tmp_path / "c.toml", GOOD[:start] + GOOD[end:])
+    with pytest.raises(InputError, match=r"data\.groups: objective masked needs at least one"):
+        load_config(path)
+
+
 def test_an_unknown_key_inside_a_list_names_the_keys_there(tmp_path):
     text = GOOD.replace('fasta = "a.fa"', 'fasta = "a.fa"\nfasat = "a.fa"')
-    with pytest.raises(InputError, match="known here: accessions, fasta, name, weight"):
+    with pytest.raises(InputError, match="accessions, fasta, genes, held_out, name, random, "):
         load_config(write(tmp_path / "c.toml", text))
 
 

@@ -18,10 +18,13 @@ from glm_annotate.errors import InputError
 from glm_annotate.genome import to_codes
 from glm_annotate.train import checkpoints
 from glm_annotate.train.config import load_config
+from glm_annotate.train.data import Windows
 from glm_annotate.train.families import FAMILIES
-from glm_annotate.train.loop import BEST, LAST, cross_entropy, encode_windows, find_family, train
-from glm_annotate.train.losses import base_tokens
+from glm_annotate.train.language import make_reader, masked_entropy
+from glm_annotate.train.loop import BEST, LAST, train
 from glm_annotate.train.optim import Average
+from glm_annotate.train.tokens import encode_block, read_tokens
+from glm_annotate.train.trainable import find_family
 
 CONFIG = """
 name = "tiny"
@@ -126,7 +129,6 @@ def test_three_steps_and_three_more_are_six(folder, optimizer):
 # Trains, and kills itself in the middle of writing the checkpoint of step 4.
 KILLED = """
 import os, signal, sys, torch
-from glm_annotate.train.losses import base_tokens
 from glm_annotate.train.loop import train
 save = torch.save
 def die(state, handle):
@@ -194,16 +196,17 @@ def test_a_run_can_start_from_another(folder):
 def test_validation_by_hand(folder):
     """Mean of -log softmax over A, C, G, T at the masked places, from the network's own logits."""
     config = load_config(write_config(folder, "run"))
-    encoder = make_encoder(config.encoder)
     torch.manual_seed(0)
-    network = FAMILIES["gpn"].build(config.model)
+    reader = make_reader(config, folder)
+    network = reader.network
     seen: list[torch.Tensor] = []
     network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
     windows = to_codes("ACGTTGCAACGTNGCAACGTTGCAACGTTGCA").reshape(4, 8)
-    found, count = cross_entropy(network, encoder, windows, config)
-    rows, masked = encode_windows(encoder, windows), seen[0].numpy()
+    with torch.no_grad():
+        found = masked_entropy(network, reader, Windows(windows))
+    rows, masked = reader.rows(Windows(windows)).rows, seen[0].numpy()
     places = np.argwhere(masked != rows)
-    assert count == len(places) > 0
+    assert found.count == len(places) > 0
     assert (masked[masked != rows] == 1).all()
     with torch.no_grad():
         logits = network(torch.from_numpy(masked)).double().numpy()
@@ -211,7 +214,7 @@ def test_validation_by_hand(folder):
     for window, place in places:
         bases = logits[window, place, 3:7]
         losses.append(np.log(np.exp(bases).sum()) - bases[rows[window, place] - 3])
-    assert found == pytest.approx(np.mean(losses), rel=1e-6)
+    assert found.value == pytest.approx(np.mean(losses), rel=1e-6)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(folder):
@@ -235,8 +238,17 @@ GPN = "vocabulary = 6\ndim = 8\nkernel = 3\nhidden = 8\ndilations = [1, 2]"
 @pytest.mark.parametrize(
     ("family", "model", "message"),
     [
-        ("hyenadna", HYENA, "family 'hyenadna' is causal and cannot be trained"),
+        (
+            "hyenadna",
+            HYENA,
+            "'hyenadna' is causal and would be .* as masked; set objective",
+        ),
         ("gpn_msa", MSA, "family 'gpn_msa' reads an alignment and cannot be trained"),
+        (
+            "basset",
+            "tracks = 3",
+            "'basset' is tracks and cannot be trained with .* = masked",
+        ),
         ("dnabert", BERT, r"data\.context: found 24, which is 24 rows; .* at most 16"),
         ("gpn", GPN, r"model\.vocabulary: found 6, wanted more than 6, the largest id"),
     ],
@@ -254,23 +266,23 @@ def test_what_cannot_be_trained_says_why(folder, family, model, message):
 
 def test_one_hot_rows_are_refused():
     spec = EncoderSpec.model_validate({"kind": "one_hot", "vocab": {"n": "zeros", "mask_id": 5}})
-    with pytest.raises(InputError, match="masked training needs an encoder with a mask_id"):
-        base_tokens(make_encoder(spec))
+    with pytest.raises(InputError, match=r"found encoder\.kind = one_hot, wanted kmer, bpe or"):
+        read_tokens(spec, make_encoder(spec))
 
 
 def test_averages_leave_integers_alone():
     network = torch.nn.Linear(2, 2)
     network.register_buffer("layout", torch.ones(3, dtype=torch.int64))
     average = Average(network, 0.5)
-    average.update(network, 0)
+    average.update(0)
     assert average.weights["layout"].tolist() == [1, 1, 1]
 
 
 def test_windows_of_unequal_rows_are_refused():
     vocab = {"unk_id": 70, "single_ids": dict(zip("ACGTN", range(64, 69), strict=True))}
     spec = EncoderSpec.model_validate({"kind": "kmer", "k": 3, "stride": 3, "vocab": vocab})
-    with pytest.raises(InputError, match="equal windows equal numbers of rows"):
-        encode_windows(make_encoder(spec), to_codes("ACGACGACNACG").reshape(2, 6))
+    with pytest.raises(InputError, match="have 2 to 4 rows, and a batch needs equal"):
+        encode_block(make_encoder(spec), to_codes("ACGACGACNACG").reshape(2, 6))
 
 
 class Evil:

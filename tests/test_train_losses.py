@@ -14,11 +14,12 @@ from glm_annotate.train.config import MaskConfig
 from glm_annotate.train.losses import (
     IGNORED,
     base_loss,
-    base_tokens,
     class_weights,
     mask_batch,
-    masked_loss,
+    summed_loss,
+    total_weight,
 )
+from glm_annotate.train.tokens import read_tokens
 
 PAD, MASK, N, A, C, G, T = range(7)
 BASES = [A, C, G, T]
@@ -27,6 +28,11 @@ BASES = [A, C, G, T]
 def encoder(**keys):
     vocab = {"first_id": A, "single_ids": {"N": N}, "pad_id": PAD, "mask_id": MASK, **keys}
     return make_encoder(EncoderSpec.model_validate({"kind": "kmer", "vocab": vocab}))
+
+
+def tokens(**keys):
+    found = encoder(**keys)
+    return read_tokens(found.spec, found)
 
 
 def many_rows() -> np.ndarray:
@@ -45,7 +51,7 @@ def near(count: int, size: int, share: float) -> bool:
 def test_rates_and_fates(rate):
     rows = many_rows()
     masked = mask_batch(
-        rows, encoder(), np.random.default_rng(2), rate=rate, keep=0.1, random=0.1
+        rows, tokens(), np.random.default_rng(2), rate=rate, keep=0.1, random=0.1
     )  # fmt: skip
     asked = masked.labels != IGNORED
     bases = np.isin(rows, BASES)
@@ -63,13 +69,13 @@ def test_rates_and_fates(rate):
 
 def test_all_are_masked_by_default():
     rows = many_rows()
-    masked = mask_batch(rows, encoder(), np.random.default_rng(3), rate=0.5)
+    masked = mask_batch(rows, tokens(), np.random.default_rng(3), rate=0.5)
     assert (masked.rows[masked.labels != IGNORED] == MASK).all()
 
 
 def test_replacements_are_even_over_bases():
     rows = np.full((100, 400), A)
-    masked = mask_batch(rows, encoder(), np.random.default_rng(4), rate=1.0, random=1.0)
+    masked = mask_batch(rows, tokens(), np.random.default_rng(4), rate=1.0, random=1.0)
     for base in BASES:
         assert near((masked.rows == base).sum(), rows.size, 0.25)
 
@@ -77,37 +83,19 @@ def test_replacements_are_even_over_bases():
 def test_same_numbers_same_masks_and_the_input_stays():
     rows = many_rows()
     before = rows.copy()
-    one, other = (mask_batch(rows, encoder(), np.random.default_rng(5), rate=0.2) for _ in "12")
+    one, other = (mask_batch(rows, tokens(), np.random.default_rng(5), rate=0.2) for _ in "12")
     np.testing.assert_array_equal(one.rows, other.rows)
     np.testing.assert_array_equal(one.labels, other.labels)
     np.testing.assert_array_equal(rows, before)
 
 
 def test_base_tokens_follow_the_encoder():
-    assert base_tokens(encoder(order="TGCA")).tolist() == [T, G, C, A]
+    assert tokens(order="TGCA").ids.tolist() == [T, G, C, A]
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        {"kind": "kmer", "k": 3, "vocab": {"mask_id": 64, "unk_id": 65}},
-        {
-            "kind": "kmer",
-            "k": 3,
-            "stride": 3,
-            "vocab": {
-                "mask_id": 64,
-                "unk_id": 65,
-                "single_ids": dict(zip("ACGT", range(66, 70), strict=True)),
-            },
-        },
-        {"kind": "kmer", "vocab": {"unk_id": 5}},  # no mask
-    ],
-)
-def test_encoders_that_cannot_be_masked_base_by_base(spec):
-    found = make_encoder(EncoderSpec.model_validate(spec))
-    with pytest.raises(InputError, match=r"mask_id and one row a base; found kind = kmer, k = "):
-        base_tokens(found)
+def test_masks_need_a_mask():
+    with pytest.raises(InputError, match=r"mask_id: masked training needs one, found none"):
+        mask_batch(many_rows(), tokens(mask_id=None), np.random.default_rng(0), rate=0.1)
 
 
 def log_softmax(values: list[float], index: int) -> float:
@@ -121,10 +109,12 @@ def test_cross_entropy_by_hand():
     logits = torch.tensor([[LOGITS[0], [9.0] * 7, LOGITS[1]]])
     labels = torch.tensor([[A, IGNORED, T]])
     losses = [-log_softmax(LOGITS[0], A), -log_softmax(LOGITS[1], T)]
-    assert float(masked_loss(logits, labels)) == pytest.approx(sum(losses) / 2, rel=1e-6)
-    weights = torch.tensor([1.0, 1, 1, 1, 1, 1, 3.0])
-    weighted = (losses[0] + 3 * losses[1]) / 4
-    assert float(masked_loss(logits, labels, weights)) == pytest.approx(weighted, rel=1e-6)
+    assert float(summed_loss(logits, labels)) == pytest.approx(sum(losses), rel=1e-6)
+    assert float(total_weight(labels)) == 2
+    weights = torch.tensor([[1.0, 7.0, 3.0]])
+    weighted = losses[0] + 3 * losses[1]
+    assert float(summed_loss(logits, labels, weights)) == pytest.approx(weighted, rel=1e-6)
+    assert float(total_weight(labels, weights)) == 4
 
 
 def test_base_loss_by_hand_looks_at_the_four_bases_alone():
@@ -142,8 +132,8 @@ def test_base_loss_by_hand_looks_at_the_four_bases_alone():
 
 
 def test_class_weights():
-    assert class_weights(encoder(), MaskConfig(), 7) is None
-    weights = class_weights(encoder(), MaskConfig(weights={"C": 2.0, "T": 0.5}), 7)
+    assert class_weights(tokens(), MaskConfig(), 7) is None
+    weights = class_weights(tokens(), MaskConfig(weights={"C": 2.0, "T": 0.5}), 7)
     assert weights.tolist() == [1, 1, 1, 1, 2.0, 1, 0.5]
     with pytest.raises(InputError, match="'N', allowed are A, C, G and T"):
-        class_weights(encoder(), MaskConfig(weights={"N": 2.0}), 7)
+        class_weights(tokens(), MaskConfig(weights={"N": 2.0}), 7)

@@ -39,6 +39,16 @@ def test_learning_rate(step, rate):
     assert learning_rate(step, CONFIG) == pytest.approx(rate)
 
 
+def test_cosine_falls_from_warm_up_on():
+    config = OptimConfig(lr=0.1, final_lr=0.2, steps=23, warmup_steps=3, schedule="cosine")
+    assert [anneal_fraction(s, config) for s in (0, 2, 3, 12, 22)] == pytest.approx(
+        [0, 0, 0.05, 0.5, 1]
+    )
+    # Half way down: in the middle of 0.1 and 0.02.
+    found = [learning_rate(s, config) for s in (0, 2, 12, 22)]
+    assert found == pytest.approx([0.1 / 4, 0.1 * 3 / 4, 0.06, 0.02])
+
+
 def test_a_longer_run_starts_the_same():
     longer = CONFIG.model_copy(update={"steps": 40})
     assert [learning_rate(s, longer) for s in range(10)] == [
@@ -82,8 +92,22 @@ def test_the_average_by_hand():
     for step, weight in enumerate([2.0, 5.0, -1.0, 4.0]):
         with torch.no_grad():
             layer.weight.fill_(weight)
-        average.update(layer, step)
+        average.update(step)
         # The first steps forget faster: decays 1/10, 2/11, 3/12, then 0.3 at most.
         decay = [1 / 10, 2 / 11, 3 / 12, 0.3][step]
         value = decay * value + (1 - decay) * weight
         assert float(average.weights["weight"]) == pytest.approx(value, rel=1e-6)
+
+
+def test_the_network_has_the_average_for_a_while():
+    layer = torch.nn.Linear(2, 1)
+    average = Average(layer, decay=0.9)
+    before = {name: value.clone() for name, value in average.weights.items()}
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight += 1
+    kept = {name: value.clone() for name, value in layer.state_dict().items()}
+    with average.in_place():
+        torch.testing.assert_close(dict(layer.state_dict()), before, rtol=0, atol=0)
+    torch.testing.assert_close(dict(layer.state_dict()), kept, rtol=0, atol=0)
+    torch.testing.assert_close(average.weights, before, rtol=0, atol=0)

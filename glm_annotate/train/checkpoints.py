@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,20 @@ class Checkpoint:
         weights: Of the network.
         average: Their moving average.
         optimizers: State of each optimizer.
-        random: State of torch's generator, for layers that draw numbers.
-        quality: Held-out cross-entropy by group at the last validation, nats a base.
+        random: State of torch's generator in checkpoints of 1.0, which nothing reads any more:
+            layers that draw numbers do so by seed and step.
+        quality: Held-out figures at the last validation, of language models the cross-entropy by
+            group, nats a base.
         best: Lowest selection score so far.
         groups: Names of the contigs trained on, by group.
         valid: Names of the contigs held out, by group.
+        stale: Validations since the best.
+        scaler: State of the scaling of losses, for float16.
+        code: Version of the package, and commit of its repository where there is one.
+        data: sha256 of the files read, by name.
+        compute: What the run has cost so far, see `accounting`.
+        flops: Operations of a training step as counted; 0: not counted.
+        tokenizer: Text of `tokenizer.json`, for a bpe encoder.
     """
 
     config: str
@@ -45,11 +54,18 @@ class Checkpoint:
     weights: dict[str, Tensor]
     average: dict[str, Tensor]
     optimizers: list[dict[str, Any]]
-    random: Tensor
     quality: dict[str, float]
     best: float
     groups: dict[str, list[str]]
     valid: dict[str, list[str]]
+    random: Tensor | None = None
+    stale: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+    compute: dict[str, float] = field(default_factory=dict)
+    flops: float = 0.0
+    tokenizer: str | None = None
 
     def settings(self) -> TrainConfig:
         """Parse the config that the run was started with."""
@@ -60,7 +76,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint so that `path` is either the old one or the new one, whole."""
     temporary = path.with_name(path.name + ".part")
     with open(temporary, "wb") as handle:
-        torch.save(asdict(checkpoint), handle)
+        torch.save({x.name: getattr(checkpoint, x.name) for x in fields(checkpoint)}, handle)
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(temporary, path)

@@ -1,8 +1,8 @@
 """What a graph computes, of either kind of network, and the batches that it is tried on.
 
 A language model takes token ids (B, T) and gives logits and embeddings; a predictor takes ids of
-bases and gives its own outputs. Both may have channels as a second input. A predictor of exons has
-an input for each part of them.
+bases, or token ids where it has a vocabulary, and gives its own outputs. Both may have channels as
+a second input. A predictor of exons has an input for each part of them.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class _Prediction(nn.Module):
         self.table: Tensor
 
     def forward(self, rows: Tensor, channels: Tensor | None = None) -> tuple[Tensor, ...]:
+        if self.network.vocabulary:
+            return tuple(output.float() for output in self.network(rows))
         bases = self.table[rows.long()]  # (B, L, 4)
         found = self.network(bases) if channels is None else self.network(bases, channels)
         return tuple(output.float() for output in found)
@@ -89,7 +91,7 @@ def example_of(network: Exportable) -> tuple[dict[str, Tensor], dict[str, Any]]:
         lengths = {name: {1: torch.export.Dim(name)} for name in names if not network.parts[name]}
         inputs = dict(zip(names, PartsGraph(network).example(), strict=True))
         return inputs, {"rows": tuple(free | lengths.get(name, {}) for name in names)}
-    if isinstance(network, Predictor):
+    if isinstance(network, Predictor) and not network.vocabulary:
         unit, length = network.multiple_of, network.length
         if length is None:
             # No number that something else in the network may have.
@@ -137,7 +139,7 @@ def random_batch(
         bases[rng.random(shape) < masked / 5] = UNKNOWN
         parts = network.split(torch.from_numpy(bases))
         return {name: x.numpy() for name, x in zip(network.parts, parts, strict=True)}
-    if isinstance(network, Predictor):
+    if isinstance(network, Predictor) and not network.vocabulary:
         bases = rng.integers(UNKNOWN, size=shape).astype(np.uint8)
         bases[rng.random(shape) < masked / 5] = UNKNOWN
         if not network.channels:

@@ -1,44 +1,41 @@
-"""The training loop: a config and FASTA files in, checkpoints and two CSV logs out.
+"""The training loop: a config and its data in, checkpoints and logs out.
 
-`log.csv` has a row every `log_every` steps, `valid.csv` one for each group at each validation,
-which reads the averaged weights. Decisions: masks and windows are functions of (seed, step), so a
-resumed run repeats an uninterrupted one exactly on the same machine and number of threads.
+`log.csv` has a row every `log_every` steps, `valid.csv` one for each figure at each validation,
+which reads the averaged weights. Decisions: a batch is a function of (seed, step), and so are the
+random numbers that layers draw, so a resumed run repeats an uninterrupted one exactly on the same
+machine and number of threads. Every device makes the whole batch and takes its share: what the
+sum of losses is divided by is then known without asking the others, and gradients do not depend on
+how a batch was cut.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from glm_annotate.encoding import Encoder, make_encoder
 from glm_annotate.errors import InputError
-from glm_annotate.genome import Codes
-from glm_annotate.train import checkpoints
+from glm_annotate.train import accounting, checkpoints
 from glm_annotate.train.config import TrainConfig, data_folder, load_config
-from glm_annotate.train.data import MASKS, Corpus, load_corpus, stream
-from glm_annotate.train.families import FAMILIES, Family
-from glm_annotate.train.families.family import Network
-from glm_annotate.train.families.predictor import Predictor
-from glm_annotate.train.losses import base_loss, base_tokens, class_weights, mask_batch, masked_loss
+from glm_annotate.train.data import DROPOUT
+from glm_annotate.train.logs import Logs
+from glm_annotate.train.objective import Batch, Measured, Objective, Record, Recorded
+from glm_annotate.train.objectives import make_objective
 from glm_annotate.train.optim import Average, anneal_fraction, learning_rate, make_optimizers
+from glm_annotate.train.sharing import load_optimizer, load_weights, make_fabric, whole
+from glm_annotate.train.trainable import find_family
 
 logger = logging.getLogger(__name__)
 
 LAST, BEST = "last.ckpt", "best.ckpt"
-_LOG_COLUMNS = ("step", "bases", "loss", "lr", "mask_rate", "seconds")
-_VALID_COLUMNS = ("step", "bases", "group", "cross_entropy", "positions")
 
 
 def train(
@@ -59,258 +56,275 @@ def train(
         InputError: The config, data or checkpoint is not usable, or the run exists already and
             `resume` is False.
     """
-    config = load_config(config_path)
-    home = Path(config_path).parent
+    config, home = load_config(config_path), Path(config_path).parent
+    folder = data_folder(config_path, config, data)
     out = home / config.run.out
     if (out / LAST).exists() and not resume:
         raise InputError(f"{out}: holds a run already; continue it with --resume or move it away")
-    corpus = load_corpus(config.data, data_folder(config_path, config, data), home)
-    out.mkdir(parents=True, exist_ok=True)
-    run = _Run(config, home, corpus, out)
-    if resume and (out / LAST).exists():
-        run.restore(checkpoints.load(out / LAST))
+    run = Run(config, home, folder, out)
     run.loop(min(stop, config.optim.steps) if stop else config.optim.steps)
     return out / LAST
 
 
-def find_family(name: str) -> Family:
-    """Look a family up by name.
-
-    Raises:
-        InputError: There is no such family.
-    """
-    if name not in FAMILIES:
-        raise InputError(f"family {name!r} is unknown; known are {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[name]
-
-
-def check_trainable(
-    family: Family, network: Network | Predictor, encoder: Encoder, context: int
-) -> Network:
-    """Refuse what masked training over single bases cannot feed or would train wrongly.
-
-    Raises:
-        InputError: The family predicts the next base or reads an alignment, or ids or rows of the
-            encoder do not fit into the network.
-    """
-    if isinstance(network, Predictor) or family.objective != "masked" or network.channels:
-        reads = isinstance(network, Network) and network.channels
-        kind = "reads an alignment" if reads else f"is {family.objective}"
-        raise InputError(
-            f"family {family.name!r} {kind} and cannot be trained, which is by masking bases "
-            "alone; export an official checkpoint of it, or choose another family"
-        )
-    vocab = encoder.spec.vocab
-    largest = max(int(base_tokens(encoder).max()), *vocab.named_ids())
-    if largest >= network.vocabulary:
-        raise InputError(
-            f"model.vocabulary: found {network.vocabulary}, wanted more than {largest}, "
-            "the largest id of the encoder"
-        )
-    rows = context + len(vocab.prefix) + len(vocab.suffix)
-    if network.max_rows is not None and rows > network.max_rows:
-        raise InputError(
-            f"data.context: found {context}, which is {rows} rows; the network takes at most "
-            f"{network.max_rows}; shorten the window, or raise its positions in [model]"
-        )
-    return network
-
-
-class _Run:
+class Run:
     """One run: what changes from step to step, and the steps."""
 
-    def __init__(self, config: TrainConfig, home: Path, corpus: Corpus, out: Path) -> None:
-        self.config, self.corpus, self.out = config, corpus, out
+    def __init__(self, config: TrainConfig, home: Path, data: Path, out: Path) -> None:
+        self.config, self.out = config, out
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
+        self.fabric = make_fabric(config.run, config.optim)
+        self.fabric.launch()
         torch.manual_seed(config.seed)
-        family = find_family(config.family)
-        self.encoder: Encoder = make_encoder(config.encoder)
-        built = family.build(config.model)
-        self.network = check_trainable(family, built, self.encoder, config.data.context)
-        if config.init:
+        self.objective: Objective = make_objective(config, home, data)
+        objective: object = self.objective
+        self.record = objective.record() if isinstance(objective, Recorded) else Record()
+        self.digests = accounting.digests(self.record.files, data)
+        self.code = accounting.code_version()
+        out.mkdir(parents=True, exist_ok=True)
+        before = checkpoints.load(out / LAST) if (out / LAST).exists() else None
+        if before is not None:
+            _check_same(out, before, config, self.digests)
+        self.network = self.objective.network
+        if config.init and before is None:
             self.network.load_state_dict(checkpoints.load(home / config.init).average)
-        self.fabric = Fabric(accelerator="cpu", devices=1, precision=config.run.precision)
+        first = self.objective.batch(0, 0.0)
+        self.rows, self.flops = accounting.rows_of(first, config.data.context), 0.0
+        if before is None and config.run.strategy != "fsdp":
+            self.flops = accounting.count_flops(self.objective, first, self.fabric.device)
+        self.model = self.fabric.setup_module(self.network)
+        family = find_family(config.family)
         self.optimizers: list[Optimizer] = make_optimizers(self.network, family, config.optim)
-        self.model, *self.steppers = self.fabric.setup(self.network, *self.optimizers)
+        self.steppers: list[Any] = [self.fabric.setup_optimizers(x) for x in self.optimizers]
         self.average = Average(self.network, config.optim.ema)
-        self.weights = class_weights(self.encoder, config.mask, self.network.vocabulary)
-        self.step, self.seconds, self.best = 0, 0.0, math.inf
+        self.step, self.seconds, self.best, self.stale = 0, 0.0, math.inf, 0
         self.quality: dict[str, float] = {}
-
-    def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
-        """Continue from a checkpoint; log rows written after it are dropped."""
-        _check_same(self.out, checkpoint.settings(), self.config)
-        self.network.load_state_dict(checkpoint.weights)
-        self.average.weights = checkpoint.average
-        for optimizer, state in zip(self.optimizers, checkpoint.optimizers, strict=True):
-            optimizer.load_state_dict(state)
-        torch.set_rng_state(checkpoint.random)
-        self.step, self.seconds = checkpoint.step, checkpoint.seconds
-        self.best, self.quality = checkpoint.best, dict(checkpoint.quality)
-        _drop_after(self.out / "log.csv", self.step)
-        _drop_after(self.out / "valid.csv", self.step)
-        logger.info("continue at step %d", self.step)
+        self.loss = self.gradient = torch.zeros(())
+        if before is not None:
+            self._restore(before)
+        self.logs: Logs | None = None
+        if self.fabric.is_global_zero:
+            self.logs = Logs(
+                out,
+                step=self.step,
+                steps=config.optim.steps,
+                bases=config.optim.batch * config.data.context,
+                tensorboard=config.run.tensorboard,
+            )
 
     def loop(self, end: int) -> None:
         """Train until `end` steps are done; the run's last step is followed by a validation."""
         settings, saved = self.config.run, time.monotonic()
-        while self.step < end:
-            loss = self._train_step()
+        while self.step < end and not self._is_over():
+            self._train_step()
             last = self.step == self.config.optim.steps
             if self.step % settings.log_every == 0 or last:
-                self._log(loss)
+                self._log()
+            elif self.logs is not None:
+                self.logs.step(None)
             if last or (settings.valid_every and self.step % settings.valid_every == 0):
                 self.validate()
-            due = time.monotonic() - saved > 60 * settings.save_minutes
-            if due or (settings.save_every and self.step % settings.save_every == 0):
+            if self._is_due(saved):
                 self.save(LAST)
                 saved = time.monotonic()
         self.save(LAST)
+        if self.logs is not None:
+            self.logs.close()
+            accounting.tell(self._compute(), self.out)
+
+    def _train_step(self) -> None:
+        """Do one step: gradients of the parts of the batch, clipped, and the update."""
+        began, optim = time.monotonic(), self.config.optim
+        batch = self.objective.batch(self.step, anneal_fraction(self.step, optim))
+        weight = max(float(self.objective.weight(batch)), 1e-12)
+        self._seed()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(self.step, optim)
+        parts = list(self._parts(batch))
+        # Devices average their gradients, which were to be summed.
+        scale = self.fabric.world_size / weight
+        totals = torch.zeros((), device=self.fabric.device)
+        for number, part in enumerate(parts):
+            waits = number + 1 < len(parts)
+            with self.fabric.no_backward_sync(self.model, enabled=waits and self._is_shared()):
+                total = self.objective.total(self.model, part)
+                self.fabric.backward(total * scale)
+            totals += total.detach()
+        for optimizer in self.optimizers:
+            self.fabric.strategy.precision.unscale_gradients(optimizer)
+        self.gradient = torch.nn.utils.clip_grad_norm_(self.network.parameters(), optim.clip)
+        for stepper in self.steppers:
+            stepper.step()
+            stepper.zero_grad()
+        self.average.update(self.step)
+        self.loss = totals / weight
+        self.step += 1
+        self.seconds += time.monotonic() - began
+
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """Cut this device's share of a batch into the parts that are run one by one."""
+        count = self.fabric.world_size * self.config.optim.accumulate
+        first = self.fabric.global_rank * self.config.optim.accumulate
+        cut = {key: value.tensor_split(count) for key, value in batch.items()}
+        for number in range(first, first + self.config.optim.accumulate):
+            yield self.fabric.to_device({key: values[number] for key, values in cut.items()})
+
+    def _seed(self) -> None:
+        """Make what layers draw a function of seed, step and device."""
+        key = (self.config.seed, self.step, DROPOUT, self.fabric.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def validate(self) -> None:
-        """Measure the averaged weights on every held-out group, and keep them if they are best."""
-        weights = {k: v.clone() for k, v in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average.weights)
-        for name in self.corpus.valid:
-            windows = self.corpus.validation(name)
-            loss, count = cross_entropy(self.model, self.encoder, windows, self.config)
-            self.quality[name] = loss
-            row = (self.step, self._bases(), name, f"{loss:.5f}", count)
-            _append(self.out / "valid.csv", _VALID_COLUMNS, row)
-        self.network.load_state_dict(weights)
-        chosen = self.config.run.select or list(self.quality)
-        score = float(np.mean([self.quality[name] for name in chosen])) if chosen else math.inf
-        logger.info("step %d: held-out cross-entropy %.4f", self.step, score)
+        """Measure the averaged weights on held-out data, and keep them if they are best."""
+        self._check_loss()
+        with self.average.in_place(), torch.no_grad():
+            self.model.eval()
+            found = self.objective.validate(self.model)
+            self.model.train()
+        # All devices go by the first one's numbers, which may differ in the last digit.
+        found = self.fabric.broadcast(found)
+        self.quality = {name: figure.value for name, figure in found.items()}
+        if self.logs is not None:
+            self.logs.valid(self.step, {k: (v.value, v.count) for k, v in found.items()})
+            figures = ", ".join(f"{name} {value:.4f}" for name, value in self.quality.items())
+            logger.info("step %d: held out: %s", self.step, figures)
+        score = selection_score(found, self.config.run.select)
+        self.stale += 1
         if score < self.best:
-            self.best = score
+            self.best, self.stale = score, 0
             self.save(BEST)
 
     def save(self, name: str) -> None:
-        """Write the state of the run into its folder."""
+        """Write the state of the run into its folder, a broken one never."""
+        self._check_loss()
         state = checkpoints.Checkpoint(
             config=self.config.model_dump_json(),
             step=self.step,
             seconds=self.seconds,
-            weights=self.network.state_dict(),
-            average=self.average.weights,
-            optimizers=[optimizer.state_dict() for optimizer in self.optimizers],
-            random=torch.get_rng_state(),
+            weights=whole(dict(self.network.state_dict())),
+            average=whole(self.average.weights),
+            optimizers=[whole(optimizer.state_dict()) for optimizer in self.optimizers],
             quality=self.quality,
             best=self.best,
-            groups={group.name: list(group.contigs) for group in self.corpus.groups},
-            valid={name: list(group.contigs) for name, group in self.corpus.valid.items()},
+            groups={name: list(members) for name, members in self.record.groups.items()},
+            valid={name: list(members) for name, members in self.record.valid.items()},
+            stale=self.stale,
+            scaler=self.fabric.strategy.precision.state_dict(),
+            code=self.code,
+            data=self.digests,
+            compute=self._compute(),
+            flops=self.flops,
+            tokenizer=self.record.tokenizer,
         )
-        checkpoints.save(self.out / name, state)
+        if self.fabric.is_global_zero:
+            checkpoints.save(self.out / name, state)
+        self.fabric.barrier()
 
-    def _train_step(self) -> float:
-        began, optim = time.monotonic(), self.config.optim
-        rows, labels = self._batch(self.step)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.step, optim)
-        loss = masked_loss(self.model(rows), labels, self.weights)
-        self.fabric.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), optim.clip)
-        for stepper in self.steppers:
-            stepper.step()
-            stepper.zero_grad()
-        self.average.update(self.network, self.step)
-        self.step += 1
-        self.seconds += time.monotonic() - began
-        value = float(loss.detach())
+    def _restore(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Continue from a checkpoint."""
+        load_weights(self.network, checkpoint.average)
+        self.average.load()
+        load_weights(self.network, checkpoint.weights)
+        for optimizer, state in zip(self.optimizers, checkpoint.optimizers, strict=True):
+            load_optimizer(optimizer, state)
+        self.fabric.strategy.precision.load_state_dict(checkpoint.scaler)
+        self.step, self.seconds, self.flops = checkpoint.step, checkpoint.seconds, checkpoint.flops
+        self.best, self.stale = checkpoint.best, checkpoint.stale
+        self.quality = dict(checkpoint.quality)
+        logger.info("continue at step %d", self.step)
+
+    def _is_shared(self) -> bool:
+        return self.fabric.world_size > 1
+
+    def _is_over(self) -> bool:
+        """Whether validations have stopped getting better."""
+        patience = self.config.run.patience
+        return bool(patience) and self.stale >= patience
+
+    def _is_due(self, saved: float) -> bool:
+        """Whether to save: all devices have to say the same, so one looks at its clock."""
+        settings = self.config.run
+        if settings.save_every and self.step % settings.save_every == 0:
+            return True
+        if self._is_shared() and self.step % settings.log_every:
+            return False
+        late = time.monotonic() - saved > 60 * settings.save_minutes
+        return bool(self.fabric.broadcast(late)) if self._is_shared() else late
+
+    def _check_loss(self) -> float:
+        """Give the mean loss of the last step over all devices.
+
+        Raises:
+            InputError: It is no number any more.
+        """
+        loss: Any = self.loss
+        if self._is_shared():
+            loss = self.fabric.all_reduce(loss, reduce_op="sum")
+        value = float(loss)
         if not math.isfinite(value):
             raise InputError(f"{self.out}: the loss is {value} at step {self.step}; lower optim.lr")
         return value
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Make the masked batch of a step: rows and labels, shape (B, T)."""
-        anneal, mask = anneal_fraction(step, self.config.optim), self.config.mask
-        codes = self.corpus.batch(self.config.seed, step, self.config.optim.batch, anneal)
-        masked = mask_batch(
-            encode_windows(self.encoder, codes),
-            self.encoder,
-            stream(self.config.seed, step, MASKS),
-            rate=mask.rate.at(anneal),
-            keep=mask.keep,
-            random=mask.random,
+    def _compute(self) -> dict[str, float]:
+        return accounting.compute_of(
+            self.network,
+            self.config.run,
+            rows=self.step * self.rows,
+            flops=self.step * self.flops,
+            seconds=self.seconds,
         )
-        return torch.from_numpy(masked.rows), torch.from_numpy(masked.labels)
 
-    def _bases(self) -> int:
-        return self.step * self.config.optim.batch * self.config.data.context
-
-    def _log(self, loss: float) -> None:
-        optim, rate = self.config.optim, self.config.mask.rate
+    def _log(self) -> None:
+        loss = self._check_loss()
+        norm: Tensor = whole(self.gradient)
+        if self.logs is None:
+            return
         at = self.step - 1  # the step that has just been done
-        row = (
+        self.logs.train(
             self.step,
-            self._bases(),
-            f"{loss:.6f}",
-            f"{learning_rate(at, optim):.3g}",
-            f"{rate.at(anneal_fraction(at, optim)):.3g}",
-            f"{self.seconds:.1f}",
+            loss=loss,
+            lr=learning_rate(at, self.config.optim),
+            gradient=float(norm),
+            seconds=self.seconds,
         )
-        _append(self.out / "log.csv", _LOG_COLUMNS, row)
+        self.logs.step(loss)
 
 
-def encode_windows(encoder: Encoder, codes: Codes) -> NDArray[np.int64]:
-    """Encode windows of one length into one block of rows, shape (B, T).
+def selection_score(found: dict[str, Measured], select: tuple[str, ...]) -> float:
+    """Join held-out figures into one number, better when lower; infinite where there are none.
+
+    Args:
+        found: By name.
+        select: Which of them; empty: all that are better when lower, or all if none is.
 
     Raises:
-        InputError: The encoder gives the windows different numbers of rows.
+        InputError: There is no such figure.
     """
-    encoded = encoder.encode(codes)
-    if len(encoded) != 1:
-        raise InputError("training needs an encoder that gives equal windows equal numbers of rows")
-    rows: NDArray[np.int64] = encoded[0].rows.astype(np.int64)
-    return rows
+    unknown = [name for name in select if name not in found]
+    if unknown:
+        raise InputError(f"run.select: no figure {unknown[0]!r}; there are: {', '.join(found)}")
+    lower = [name for name, figure in found.items() if figure.better == "lower"]
+    chosen = [found[name] for name in select or lower or found]
+    values = [x.value if x.better == "lower" else -x.value for x in chosen]
+    return float(np.mean(values)) if values else math.inf
 
 
-@torch.no_grad()
-def cross_entropy(
-    model: torch.nn.Module, encoder: Encoder, windows: Codes, config: TrainConfig
-) -> tuple[float, int]:
-    """Measure a network on windows (n, context): nats a masked base over A, C, G, T, and bases."""
-    bases = torch.from_numpy(base_tokens(encoder))
-    rng = stream(0, 0, MASKS)  # the same masks at every validation
-    total, count = 0.0, 0
-    model.eval()
-    for start in range(0, len(windows), 128):
-        rows = encode_windows(encoder, windows[start : start + 128])
-        masked = mask_batch(rows, encoder, rng, rate=config.mask.valid_rate)
-        logits = model(torch.from_numpy(masked.rows))
-        loss, asked = base_loss(logits, torch.from_numpy(masked.labels), bases)
-        total, count = total + loss, count + asked
-    model.train()
-    return total / max(1, count), count
-
-
-def _check_same(out: Path, old: TrainConfig, new: TrainConfig) -> None:
+def _check_same(
+    out: Path, before: checkpoints.Checkpoint, new: TrainConfig, digests: dict[str, str]
+) -> None:
     """Refuse to continue a run under another model, data set or vocabulary."""
-    for part in ("family", "model", "encoder", "data", "seed"):
+    old = before.settings()
+    parts = ("family", "objective", "model", "encoder", "data", "supervised", "finetune", "seed")
+    for part in parts:
         if getattr(old, part) != getattr(new, part):
             raise InputError(
                 f"{out}: the run was started with another {part!r} than the config has now; "
                 "put it back, or start afresh with another run.out"
             )
-
-
-def _append(path: Path, columns: Sequence[str], row: Sequence[object]) -> None:
-    fresh = not path.exists()
-    with open(path, "a", newline="", encoding="utf-8") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        if fresh:
-            writer.writerow(columns)
-        writer.writerow(row)
-
-
-def _drop_after(path: Path, step: int) -> None:
-    """Remove rows of later steps, which a resumed run writes again."""
-    if not path.exists():
-        return
-    head, *rows = path.read_text(encoding="utf-8").splitlines()
-    kept = [row for row in rows if int(row.split(",")[0]) <= step]
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text("\n".join([head, *kept]) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    changed = [name for name, digest in before.data.items() if digests.get(name) != digest]
+    if changed:
+        raise InputError(
+            f"{out}: {changed[0]} has changed since the run was started; put it back, or start "
+            "afresh with another run.out"
+        )

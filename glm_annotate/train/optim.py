@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,14 +17,14 @@ from glm_annotate.train.families import Family
 
 def anneal_fraction(step: int, config: OptimConfig) -> float:
     """Tell how much of the anneal is done at a step: 0 before it, 1 at the last step."""
-    if not config.anneal_steps:
+    if not config.falling_steps:
         return 0.0
-    first = config.steps - config.anneal_steps
-    return min(1.0, max(0.0, (step + 1 - first) / config.anneal_steps))
+    first = config.steps - config.falling_steps
+    return min(1.0, max(0.0, (step + 1 - first) / config.falling_steps))
 
 
 def learning_rate(step: int, config: OptimConfig) -> float:
-    """Return the learning rate of a step: warm-up, hold, half a cosine down."""
+    """Return the learning rate of a step: warm-up, hold (or not), half a cosine down."""
     warm = min(1.0, (step + 1) / (config.warmup_steps + 1))
     falling = 0.5 * (1 + math.cos(math.pi * anneal_fraction(step, config)))
     return config.lr * warm * (config.final_lr + (1 - config.final_lr) * falling)
@@ -56,16 +57,45 @@ def _adamw(matrices: Sequence[Tensor], vectors: Sequence[Tensor], config: OptimC
 
 
 class Average:
-    """Exponential moving average of weights; early steps weigh less than `decay` says."""
+    """Exponential moving average of weights; early steps weigh less than `decay` says.
+
+    Attributes:
+        decay: See there.
+        weights: By name, what is not a floating-point number as it was at the start.
+    """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        state = network.state_dict()
+        self.weights = {name: value.detach().clone() for name, value in state.items()}
+        # The tensors of a state share their memory with the network's.
+        moving = [name for name, value in state.items() if value.is_floating_point()]
+        self._averaged = [self.weights[name] for name in moving]
+        self._current = [state[name].detach() for name in moving]
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Take in the weights after a step, numbered from 0."""
+    def update(self, step: int) -> None:
+        """Take in the network's weights after a step, numbered from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in network.state_dict().items():
-            if value.is_floating_point():
-                self.weights[name].lerp_(value, 1 - decay)
+        torch._foreach_lerp_(self._averaged, self._current, 1 - decay)
+
+    def load(self) -> None:
+        """Take the network's weights for the average."""
+        _copy(self._current, self._averaged)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Let the network have the average for a while."""
+        with torch.no_grad():
+            kept = [current.clone() for current in self._current]
+            _copy(self._averaged, self._current)
+        try:
+            yield
+        finally:
+            _copy(kept, self._current)
+
+
+@torch.no_grad()
+def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)

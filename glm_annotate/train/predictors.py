@@ -24,6 +24,8 @@ from glm_annotate.train.subjects import Subject
 
 # What a self-test may hold; a whole Borzoi would give 500 MB a window.
 _LARGEST_SELFTEST = 200_000_000
+# Rows of windows of tokens in it.
+_PROBED = 96
 # Exons of a batch, and their bases: as few as there may be, a usual exon, a long one.
 _EXONS = ((3, 147), (1, 1), (2, 61), (5, 2003))
 
@@ -128,6 +130,11 @@ def _shapes(network: Predictor, card: ModelCard) -> list[tuple[int, int]]:
     """Choose sizes of batches, windows and bases of each, that of the self-test first."""
     if isinstance(network, ExonPredictor):
         return [(count, card.context + exon) for count, exon in _EXONS]
+    if network.vocabulary:
+        vocab = card.encoder.vocab
+        full = card.context + len(vocab.prefix) + len(vocab.suffix)
+        full = min(full, network.max_rows or full)
+        return [(2, min(full, _PROBED)), (1, full), (5, min(full, 19))]
     return [(1, card.context), (2, card.context)]
 
 

@@ -8,6 +8,7 @@ be replaced by the author's card file.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,13 +123,19 @@ def identify(source: Source, family: str | None = None) -> tuple[Family, Officia
 def _own(path: str | Path, context: int | None) -> Subject:
     state = checkpoints.load(path)
     config = state.settings()
+    if config.finetune is not None:
+        return _finetuned(str(path), state, context)
+    if config.supervised is not None:
+        return _supervised(str(path), state, context)
     if config.family not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise InputError(f"{path}: family {config.family!r} is unknown; known are {known}")
     family = FAMILIES[config.family]
     network = family.build(config.model)
     if isinstance(network, Predictor):
-        raise InputError(f"{path}: a predictor of tracks, which only official checkpoints give yet")
+        raise InputError(
+            f"{path}: a predictor, but not of a run with [supervised]; export its own files"
+        )
     try:
         network.load_state_dict(state.average)
     except RuntimeError as error:
@@ -136,7 +143,8 @@ def _own(path: str | Path, context: int | None) -> Subject:
         raise InputError(f"{path}: the weights do not fit its own config: {reason}") from error
     window = context or config.data.context
     vocab = config.encoder.vocab
-    network.materialise(window + len(vocab.prefix) + len(vocab.suffix))
+    rows = config.data.rows
+    network.materialise(rows or window + len(vocab.prefix) + len(vocab.suffix))
     card = {
         "name": config.name,
         "context": window,
@@ -147,11 +155,65 @@ def _own(path: str | Path, context: int | None) -> Subject:
     }
     if network.equivariant:
         card |= {"strand": "equivariant", "embedding": {"halves": "rc"}}
+    if state.tokenizer is not None:
+        # LLR has no number where the two alleles are cut into tokens differently.
+        window_rule = {"kind": "dynamic", "max_tokens": rows}
+        card |= {"window": window_rule, "scores": ["PLLR", "EMB_COS"]}
+    if config.objective == "contrastive" and not config.contrastive.masked_weight:
+        card["scores"] = ["EMB_COS"]  # no base was ever predicted
 
     def provenance(given: Provenance) -> dict[str, Any]:
         return _own_provenance(given, state, network)
 
-    return Subject(str(path), (network.eval(),), card, provenance)
+    return Subject(str(path), (network.eval(),), card, provenance, state.tokenizer)
+
+
+def _supervised(path: str, state: Checkpoint, context: int | None) -> Subject:
+    """Make a subject of a predictor that was trained on measurements."""
+    # Here, because it imports the reading of measurements.
+    from glm_annotate.train.supervised.exporting import supervised_run
+
+    made, provenance = supervised_run(path, state, context)
+    card = {**made.card, **_facts(FAMILIES[state.settings().family], made.networks[0])}
+    return Subject(path, made.networks, card, provenance, None, made.tracks, made.files)
+
+
+def _finetuned(path: str, state: Checkpoint, context: int | None) -> Subject:
+    """Make a subject of a language model with a head."""
+    # Here, because it opens the language model by way of this module.
+    from glm_annotate.train.finetune.exporting import finetuned
+
+    config = state.settings()
+    made, tokenizer = finetuned(path, state.average, context)
+    family, name = FAMILIES[config.family], config.name
+    card = {
+        "name": name,
+        "tag": re.sub(r"^[0-9]+|[^A-Z0-9]", "", name.upper()) or "HEAD",
+        **made.card,
+        **_facts(family, made.networks[0]),
+    }
+
+    def provenance(given: Provenance) -> dict[str, Any]:
+        known = dict(made.card["provenance"])
+        own = {
+            "step": state.step,
+            "examples": state.step * config.optim.batch,
+            "parameters": sum(weight.numel() for weight in made.networks[0].parameters()),
+            "training_hours": round(state.seconds / 3600, 3),
+            "held_out_figures": {k: round(v, 5) for k, v in sorted(state.quality.items())},
+            "sha256_of_examples": dict(state.data),
+        }
+        quality = {**known.pop("quality"), **given.quality, **own}
+        held_out = "; ".join(", ".join(names) for names in state.valid.values())
+        return {
+            **known,
+            **given.model_dump(exclude_defaults=True),
+            "held_out": _sentences(given.held_out, held_out),
+            "quality": quality,
+            "compute_pfs_days": float(f"{state.compute.get('pfs_days_6nd', 0.0):.4g}"),
+        }
+
+    return Subject(path, made.networks, card, provenance, tokenizer, made.tracks)
 
 
 def _official(
@@ -260,7 +322,8 @@ def _facts(family: Family, network: Exportable) -> dict[str, Any]:
 
 def _predictor_facts(family: Family, network: Predictor) -> dict[str, Any]:
     names = list(network.parts) if isinstance(network, ExonPredictor) else [graph.INPUT]
-    inputs = {x: {"name": x, "axes": ("batch", "length"), "dtype": "uint8"} for x in names}
+    dtype = "int64" if network.vocabulary else "uint8"
+    inputs = {x: {"name": x, "axes": ("batch", "length"), "dtype": dtype} for x in names}
     if network.channels:
         axes = ("batch", "length", "channel")
         inputs[graph.CHANNELS] = {"name": graph.CHANNELS, "axes": axes, "dtype": "float32"}
@@ -278,13 +341,19 @@ def _own_provenance(given: Provenance, state: Checkpoint, network: Network) -> d
     bases = state.step * config.optim.batch * config.data.context
     parameters = sum(weight.numel() for weight in network.parameters())
     held_out = "; ".join(f"{group}: {', '.join(n)}" for group, n in sorted(state.valid.items()))
-    trained = {
+    figures = "figures" if config.objective == "contrastive" else "cross_entropy"
+    trained: dict[str, Any] = {
         "step": state.step,
         "bases": bases,
         "parameters": parameters,
         "training_hours": round(state.seconds / 3600, 3),
-        "held_out_cross_entropy": {k: round(v, 5) for k, v in sorted(state.quality.items())},
+        f"held_out_{figures}": {k: round(v, 5) for k, v in sorted(state.quality.items())},
     }
+    if state.data:
+        trained["sha256_of_data"] = dict(state.data)
+    if "pfs_days_counted" in state.compute:
+        trained["pfs_days_counted"] = float(f"{state.compute['pfs_days_counted']:.4g}")
+    rows = state.compute.get("rows", bases)
     return {
         **given.model_dump(),
         "citation": given.citation or FAMILIES[config.family].citation,
@@ -292,7 +361,7 @@ def _own_provenance(given: Provenance, state: Checkpoint, network: Network) -> d
         "held_out": _sentences(given.held_out, held_out),
         "quality": {**given.quality, **trained},
         # 2 operations a weight and base forward, 4 backward.
-        "compute_pfs_days": float(f"{6 * parameters * bases / (1e15 * 86400):.4g}"),
+        "compute_pfs_days": float(f"{6 * parameters * rows / (1e15 * 86400):.4g}"),
     }
 
 

@@ -28,6 +28,7 @@ from glm_annotate.train.families import (
     satori,
     sei,
     spliceai,
+    with_head,
 )
 from glm_annotate.train.families.family import Family
 
@@ -62,6 +63,8 @@ FAMILIES: dict[str, Family] = {
     "spliceai": spliceai.FAMILY,
     "pangolin": pangolin.FAMILY,
     "mmsplice": mmsplice.FAMILY,
+    # A language model fine-tuned on values of whole windows.
+    "with_head": with_head.FAMILY,
 }
 
 __all__ = ["FAMILIES", "Family"]

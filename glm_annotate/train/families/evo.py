@@ -136,7 +136,9 @@ def make(config: EvoConfig) -> StripedHyena:
         return ConvolutionBlock(config.dim, config.eps, convolution, mlp, bias=True)
 
     blocks = [block(place) for place in range(config.layers)]
-    return StripedHyena(config.vocabulary, config.dim, config.eps, blocks, tied=config.tied)
+    network = StripedHyena(config.vocabulary, config.dim, config.eps, blocks, tied=config.tied)
+    network.config = config
+    return network
 
 
 def build(values: Values) -> StripedHyena:

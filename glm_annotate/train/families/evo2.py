@@ -166,7 +166,9 @@ def make(config: Evo2Config) -> StripedHyena:
         return ConvolutionBlock(dim, eps, convolution(kind), mlp, bias=False)
 
     blocks = [block(place, kind) for place, kind in enumerate(config.pattern)]
-    return StripedHyena(config.vocabulary, dim, eps, blocks, tied=config.tied)
+    network = StripedHyena(config.vocabulary, dim, eps, blocks, tied=config.tied)
+    network.config = config
+    return network
 
 
 def build(values: Values) -> StripedHyena:

@@ -210,6 +210,7 @@ class HyenaDna(Network):
 
     def __init__(self, config: HyenaDnaConfig) -> None:
         super().__init__()
+        self.config = config
         self.dim, self.vocabulary, self.max_rows = config.dim, config.vocabulary, config.max_rows
         self.backbone = Backbone(config)
         self.lm_head = nn.Linear(config.dim, config.vocabulary, bias=False)

@@ -27,6 +27,9 @@ class Predictor(nn.Module):
         channels: Signals beside the bases, (B, L, channels); 0: there are none.
         unknown: What an N is in each of the four base channels.
         has_attention: Whether `give_maps` is there.
+        vocabulary: Token ids that it reads in place of bases, (B, T) with any number of rows up to
+            `max_rows`; 0: it reads bases.
+        max_rows: Most rows of token ids; None for any number.
     """
 
     outputs: Mapping[str, tuple[str, ...]]
@@ -35,6 +38,8 @@ class Predictor(nn.Module):
     channels: int = 0
     unknown: float = 0.0
     has_attention: bool = False
+    vocabulary: int = 0
+    max_rows: int | None = None
 
     def forward(self, bases: Tensor, channels: Tensor | None = None) -> tuple[Tensor, ...]:
         """Predict from one-hot bases (B, L, 4) and signals (B, L, C); outputs are activated."""

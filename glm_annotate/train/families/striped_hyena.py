@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -187,7 +188,13 @@ class ConvolutionBlock(nn.Module):
 
 
 class StripedHyena(Network):
-    """The network: ids (B, T) to logits (B, T, V) of the next base and embeddings (B, T, D)."""
+    """The network: ids (B, T) to logits (B, T, V) of the next base and embeddings (B, T, D).
+
+    Attributes:
+        config: What the system's `build` makes it from.
+    """
+
+    config: BaseModel
 
     def __init__(
         self, vocabulary: int, dim: int, eps: float, blocks: list[nn.Module], *, tied: bool
