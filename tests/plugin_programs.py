@@ -1,0 +1,41 @@
+"""Where the programs are that plugins run in: the folders of $GLM_HOSTS, then the PATH."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+PLUGINS = Path(__file__).resolve().parent.parent / "plugins"
+
+
+def program(name: str, install: str) -> str:
+    """Path of a program; skips where it is not, and says how to install it."""
+    path = os.pathsep.join(filter(None, (os.environ.get("GLM_HOSTS"), os.environ.get("PATH"))))
+    found = shutil.which(name, path=path)
+    if found is None:
+        pytest.skip(f"{name} is not installed ({install})")
+    return found
+
+
+def python_of(path: str) -> str:
+    """The Python that a script of a virtual environment runs with."""
+    first = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()[0]
+    return first.removeprefix("#!").strip()
+
+
+def load(path: Path) -> ModuleType:
+    """Import a file of a plugin, which is no part of the package."""
+    name = f"plugin_{path.parent.name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
