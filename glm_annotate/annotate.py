@@ -22,6 +22,7 @@ from glm_annotate.dense import is_dense
 from glm_annotate.genome import Genome, aliases
 from glm_annotate.model import Model as Model
 from glm_annotate.model import Result as Result
+from glm_annotate.phased import Background, Phased, haplotype_result
 from glm_annotate.pipeline import overlapped
 from glm_annotate.plan import PassFailed
 from glm_annotate.runtime import stop_runners
@@ -66,6 +67,7 @@ class Work:
         alleles: Their alleles, as any model reads them: `skip` and `record` are the same for all.
         passes: Distinct forward passes, by tag.
         taken: Alleles whose scores were known before, by tag.
+        backgrounds: Of the haplotypes of a sample, by tag.
     """
 
     chunk: Chunk
@@ -73,16 +75,29 @@ class Work:
     tasks: list[Share]
     passes: dict[str, int] = field(default_factory=dict)
     taken: dict[str, Taken] = field(default_factory=dict)
+    backgrounds: dict[str, list[Background]] = field(default_factory=dict)
+
+    def shares(self, genome: Genome) -> Iterator[tuple[Share, Genome]]:
+        """Give every task, and the genome that it is about."""
+        for task in self.tasks:
+            yield task, genome
+        for backgrounds in self.backgrounds.values():
+            for background in backgrounds:
+                yield background.share, background.genome
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A finished chunk: its records, alleles, each model's result by tag, and what was taken."""
+    """A finished chunk: its records, alleles, each model's result by tag, and what was taken.
+
+    `haplotypes` are the results on those of a sample, if there is one.
+    """
 
     chunk: Chunk
     alleles: Alleles
     results: dict[str, Result]
     taken: dict[str, Taken] = field(default_factory=dict)
+    haplotypes: dict[str, Result] = field(default_factory=dict)
 
 
 class Annotator:
@@ -94,6 +109,7 @@ class Annotator:
         contig_map: The user's own VCF-to-FASTA contig names.
         absent: VCF contig names that are treated as missing from the FASTA.
         known: Gives the scores of alleles that need none made.
+        phased: Haplotypes that alleles are scored on besides.
     """
 
     def __init__(
@@ -104,8 +120,9 @@ class Annotator:
         contig_map: dict[str, str] | None = None,
         absent: frozenset[str] = frozenset(),
         known: Known | None = None,
+        phased: Phased | None = None,
     ) -> None:
-        self.genome, self.models, self._known = genome, models, known
+        self.genome, self.models, self._known, self._phased = genome, models, known, phased
         longest = max(model.bundle.card.context for model in models)
         names = {**(contig_map or {}), **dict.fromkeys(absent, "")}
         self._readers = {
@@ -133,7 +150,14 @@ class Annotator:
         tasks = [
             make_share(model, read[model.circular], asked[model.tag].skip) for model in self.models
         ]
-        return Work(chunk, next(iter(read.values())), tasks, taken=taken)
+        work = Work(chunk, next(iter(read.values())), tasks, taken=taken)
+        if self._phased is not None:
+            work.backgrounds = {
+                tag: self._phased.backgrounds(chunk, alleles, model, asked[tag].skip)
+                for model in self.models
+                for tag, alleles in [(model.tag, read[model.circular])]
+            }
+        return work
 
     def take(self, chunk: Chunk, alleles: Alleles) -> Work:
         """Make a chunk of alleles that were made without records, for all models alike."""
@@ -142,14 +166,15 @@ class Annotator:
 
     def prepare(self, work: Work) -> Work:
         """Cut and encode windows, and plan the passes."""
-        for task in work.tasks:
-            task.ask(self.genome)
-            work.passes[task.model.tag] = task.plan.seal()
+        for task, genome in work.shares(self.genome):
+            task.ask(genome)
+            tag = task.model.tag
+            work.passes[tag] = work.passes.get(tag, 0) + task.plan.seal()
         return work
 
     def run(self, work: Work, session: int = 0) -> Work:
         """Make the forward passes on one of the models' sessions."""
-        for task in work.tasks:
+        for task, _ in work.shares(self.genome):
             try:
                 task.plan.execute(task.model.runners[session])
             except PassFailed:
@@ -158,26 +183,28 @@ class Annotator:
 
     def finish(self, work: Work) -> Scored:
         """Turn answers into scores."""
-        results = {
-            task.model.tag: self._one_by_one(task) if task.failed else task.result()
-            for task in work.tasks
+        results = {task.model.tag: self._result(task, self.genome) for task in work.tasks}
+        haplotypes = {
+            tag: haplotype_result(
+                results[tag], [(x, self._result(x.share, x.genome)) for x in backgrounds]
+            )
+            for tag, backgrounds in work.backgrounds.items()
         }
-        return Scored(work.chunk, work.alleles, results, work.taken)
+        return Scored(work.chunk, work.alleles, results, work.taken, haplotypes)
 
     def foresee(self, work: Work) -> Scored:
         """Give what is known of a prepared chunk before its passes: skips and reasons."""
         results = {task.model.tag: task.foreseen() for task in work.tasks}
-        return Scored(work.chunk, work.alleles, results, work.taken)
+        return Scored(work.chunk, work.alleles, results, work.taken, results)
 
     def trial(self, work: Work) -> dict[str, float]:
         """Estimate the seconds that a prepared chunk's passes will take, by tag."""
-        return {
-            task.model.tag: sum(
-                count * task.model.runners[0].seconds_per_pass(rows, task.model.outputs)
-                for rows, count in task.plan.rows_counts().items()
-            )
-            for task in work.tasks
-        }
+        seconds = dict.fromkeys((model.tag for model in self.models), 0.0)
+        for task, _ in work.shares(self.genome):
+            for rows, count in task.plan.rows_counts().items():
+                cost = task.model.runners[0].seconds_per_pass(rows, task.model.outputs)
+                seconds[task.model.tag] += count * cost
+        return seconds
 
     def _skip(self, model: Model, alleles: Alleles) -> Ints:
         """Say why alleles are not scored, as far as it is the same for all models of a kind."""
@@ -196,12 +223,15 @@ class Annotator:
             self._scope[key] = model.bundle.card.in_scope(name, length, aliases(name))
         return self._scope[key]
 
-    def _one_by_one(self, task: Share) -> Result:
+    def _result(self, task: Share, genome: Genome) -> Result:
+        return self._one_by_one(task, genome) if task.failed else task.result()
+
+    def _one_by_one(self, task: Share, genome: Genome) -> Result:
         """Score the alleles of a chunk with a failed pass singly, so that only its own fail."""
         total = task.blank()
         for i in task.chosen.tolist():
             single = task.single(i)
-            single.ask(self.genome)
+            single.ask(genome)
             single.plan.seal()
             try:
                 single.plan.execute(task.model.runners[0])

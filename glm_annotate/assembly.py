@@ -17,6 +17,7 @@ from glm_annotate.annotate import Annotator, Known, Model, Work
 from glm_annotate.errors import InputError
 from glm_annotate.genome import Genome, aliases
 from glm_annotate.header import Header, fields_of
+from glm_annotate.phased import Phased
 from glm_annotate.records import VariantInput
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def look_ahead(
     contig_map: dict[str, str],
     allow_mismatch: bool = False,
     known: Known | None = None,
+    phased: Phased | None = None,
     size: int = 0,
 ) -> tuple[Annotator, Works]:
     """Read the first chunks, and check that the FASTA is the reference that the VCF was made for.
@@ -63,6 +65,7 @@ def look_ahead(
         contig_map: The user's own VCF-to-FASTA contig names.
         allow_mismatch: Go on where it does not look like it.
         known: See `Annotator`.
+        phased: See `Annotator`.
         size: Records of a chunk at most; 0: as many as the annotator takes.
 
     Raises:
@@ -70,7 +73,12 @@ def look_ahead(
     """
     differing = {} if allow_mismatch else _other_lengths(source.header, genome, contig_map)
     annotator = Annotator(
-        genome, models, contig_map=contig_map, absent=frozenset(differing), known=known
+        genome,
+        models,
+        contig_map=contig_map,
+        absent=frozenset(differing),
+        known=known,
+        phased=phased,
     )
     most = min(size or annotator.chunk_size, annotator.chunk_size)
     works = (annotator.read(chunk) for chunk in source.chunks(most))

@@ -17,16 +17,21 @@ import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from pydantic import ValidationError
 
 from glm_annotate.card import ModelCard
 from glm_annotate.encoding import Encoder, make_encoder
 from glm_annotate.errors import BundleError
+
+if TYPE_CHECKING:
+    from glm_annotate.answers import Floats
+    from glm_annotate.bundle_predict import Output, Place, Reading
+    from glm_annotate.genome import Genome
 
 CARD, GRAPH, SELFTEST, TOKENIZER = "card.json", "model.onnx", "selftest.npz", "tokenizer.json"
 BACKGROUND = "background.npz"  # not digested: a calibrated model is the same model
@@ -60,6 +65,22 @@ class Bundle:
         files = {k: v for k, v in self.card.sha256.items() if _is_digested(k)}
         text = json.dumps([sorted(files.items()), self.card.scoring_digest()])
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def predict(
+        self,
+        what: str | Place | Sequence[str] | Sequence[Place],
+        genome: str | os.PathLike[str] | Genome | None = None,
+        *,
+        output: Output | None = None,
+        **options: Unpack[Reading],
+    ) -> list[Floats]:
+        """Say what the model makes of sequences, or of intervals of a genome, an array for each.
+
+        Raises what `bundle_predict.predict` does, which says more.
+        """
+        from glm_annotate.bundle_predict import predict
+
+        return predict(self, what, genome, output=output, **options)
 
 
 def load_bundle(name: str | Path, *, verify: bool = True) -> Bundle:

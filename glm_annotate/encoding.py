@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from glm_annotate.errors import BundleError, InputError
 from glm_annotate.genome import Codes, to_letters
+from glm_annotate.plugins import make_plugin_encoder
 from glm_annotate.vocab import EncoderSpec as EncoderSpec
 from glm_annotate.vocab import Vocab as Vocab
 
@@ -354,11 +355,14 @@ def _n_id(vocab: Vocab) -> int:
 
 
 def make_encoder(spec: EncoderSpec, tokenizer: Path | None = None) -> Encoder:
-    """Build the encoder that a card asks for.
+    """Build the encoder that a card asks for; one of another package has a kind with a dot.
 
     Raises:
-        BundleError: A bpe encoder without its tokenizer.json, or a vocabulary without an id for N.
+        BundleError: A bpe encoder without its tokenizer.json, a vocabulary without an id for N, or
+            no such package.
     """
+    if "." in spec.kind:
+        return make_plugin_encoder(spec, tokenizer)
     if spec.kind == "one_hot":
         return OneHot(spec)
     if spec.kind == "bytes" or (spec.kind == "kmer" and spec.k == 1):

@@ -18,6 +18,7 @@ from glm_annotate.calibration import Extra
 from glm_annotate.dense import is_dense
 from glm_annotate.errors import UsageError
 from glm_annotate.header import info_line, structured_line
+from glm_annotate.phased import haplotype_columns
 from glm_annotate.scores import ScoreSpec
 from glm_annotate.track_choice import info_names
 from glm_annotate.variants import SKIPS
@@ -178,14 +179,19 @@ def status_key(model: Model) -> str:
     return f"{model.tag}_STATUS"
 
 
-def info_lines(models: Iterable[Model], version: str, *, calibrated: bool = True) -> list[bytes]:
-    """Declare the INFO keys of a run, with or without those of backgrounds."""
+def info_lines(
+    models: Iterable[Model], version: str, *, calibrated: bool = True, sample: str | None = None
+) -> list[bytes]:
+    """Declare the INFO keys of a run, with or without those of backgrounds and of a sample."""
     lines = []
     for model in models:
-        for column in columns_of(model):
+        columns = columns_of(model)
+        for column in columns:
             lines.append(info_line(column.key, "A", column.kind, column.description, version))
         for extra in extras_of(model) if calibrated else ():
             lines.append(info_line(extra.key, "A", "Float", extra.description, version))
+        for column in haplotype_columns(columns, sample):
+            lines.append(info_line(column.key, "A", column.kind, column.description, version))
         text = f"Whether each ALT has scores of {model.bundle.card.name}, or why not"
         lines.append(info_line(status_key(model), "A", "String", text, version))
     return lines
@@ -307,13 +313,16 @@ class FieldWriter:
         unscored: Alleles without any number, by tag.
     """
 
-    def __init__(self, models: Sequence[Model]) -> None:
+    def __init__(self, models: Sequence[Model], sample: str | None = None) -> None:
         self.models = models
-        self._columns = [(columns_of(model), extras_of(model)) for model in models]
+        self._columns = [
+            (found := columns_of(model), extras_of(model), haplotype_columns(found, sample))
+            for model in models
+        ]
         self.keys = [
             key
-            for model, (columns, extras) in zip(models, self._columns, strict=True)
-            for key in (*(x.key for x in columns), *(x.key for x in extras), status_key(model))
+            for model, parts in zip(models, self._columns, strict=True)
+            for key in (*(x.key for part in parts for x in part), status_key(model))
         ]
         for model in models:
             if model.calibration is not None:
@@ -327,7 +336,7 @@ class FieldWriter:
     def columns(self, scored: Scored) -> list[list[bytes]]:
         """Give the text of every key, allele by allele, and count."""
         out: list[list[bytes]] = []
-        for model, (columns, extras) in zip(self.models, self._columns, strict=True):
+        for model, (columns, extras, phased) in zip(self.models, self._columns, strict=True):
             result = scored.results[model.tag]
             cells = [column.read(result) for column in columns]
             known = has_number(model, result)
@@ -340,6 +349,7 @@ class FieldWriter:
             for extra in extras:
                 numbers = extra.make(numbers_in(by_key[extra.source]), scored.alleles)
                 by_key[extra.key] = format_floats(numbers)
+            by_key |= {x.key: x.read(scored.haplotypes[model.tag]) for x in phased}
             texts = statuses(model, result)
             out += [*by_key.values(), [text.encode() for text in texts]]
             self.status_counts[model.tag].update(texts)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,7 +52,13 @@ class Carried:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def read_carried(path: str, sample: str, haplotype: int, genome: Genome) -> Carried:
+def read_carried(
+    path: str,
+    sample: str,
+    haplotype: int,
+    genome: Genome,
+    contig_map: Mapping[str, str] | None = None,
+) -> Carried:
     """Read the alleles that a sample carries on one haplotype from a sorted VCF or BCF.
 
     Args:
@@ -60,6 +66,7 @@ def read_carried(path: str, sample: str, haplotype: int, genome: Genome) -> Carr
         sample: Name of the sample.
         haplotype: 1, the allele before the bar of a genotype, or 2, the one behind it.
         genome: The reference.
+        contig_map: The user's own VCF-to-FASTA contig names.
 
     Raises:
         InputError: The file cannot be read, has no such sample, or is not sorted.
@@ -67,7 +74,7 @@ def read_carried(path: str, sample: str, haplotype: int, genome: Genome) -> Carr
     carried = Carried(sample, haplotype)
     unknown: Counter[str] = Counter()
     for chrom, pos, ref, alt, why in _alleles(path, sample, haplotype):
-        contig = genome.resolve(chrom)
+        contig = genome.resolve(chrom, dict(contig_map or {}))
         if contig is None:
             unknown[chrom] += 1
             continue
@@ -75,7 +82,10 @@ def read_carried(path: str, sample: str, haplotype: int, genome: Genome) -> Carr
         if reason:
             carried.left_out[reason] += 1
     for reason, count in carried.left_out.most_common():
-        logger.warning("%s: %d alleles of %s left out: %s", path, count, sample, reason)
+        logger.warning(
+            "%s: %d alleles of %s, haplotype %d, left out: %s",
+            path, count, sample, haplotype, reason,
+        )  # fmt: skip
     for chrom, count in unknown.items():
         logger.warning("%s: %d alleles on %s, which the FASTA lacks", path, count, chrom)
     return carried

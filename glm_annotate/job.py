@@ -12,6 +12,7 @@ from typing import Any
 from glm_annotate import __version__
 from glm_annotate.annotate import Annotator, Model, Work, score_chunks
 from glm_annotate.assembly import Works, contigs_as_written, look_ahead
+from glm_annotate.errors import UsageError
 from glm_annotate.fields import FieldWriter, info_lines, model_lines
 from glm_annotate.genome import Genome
 from glm_annotate.header import (
@@ -24,6 +25,7 @@ from glm_annotate.header import (
 )
 from glm_annotate.matrix import Matrix
 from glm_annotate.opening import open_models
+from glm_annotate.phased import Phased
 from glm_annotate.precomputed import Precomputed
 from glm_annotate.records import VariantInput, open_input
 from glm_annotate.regions import Regions
@@ -41,6 +43,7 @@ class Job(Setup):
         source: Path, "-" or `chr:pos:ref:alt`.
         output: Path or None for stdout; `kind`: v, z, u or b.
         precomputed: Outputs of earlier runs from which scores are taken.
+        phased: A sample on whose haplotypes alleles are scored besides.
         matrix: Parquet file of one row an allele and track.
         arguments: The command line, for the header; empty leaves it out.
         date: For the header.
@@ -58,6 +61,7 @@ class Job(Setup):
     sites_only: bool = False
     allow_ref_mismatch: bool = False
     precomputed: tuple[str, ...] = ()
+    phased: str | None = None
     tsv: str | None = None
     matrix: str | None = None
     arguments: tuple[str, ...] = ()
@@ -111,7 +115,7 @@ def run_job(
     check_output(job.output, job.force, job.source)
     genome = Genome(job.fasta)
     models = open_models(job, genome)
-    fields = FieldWriter(models)
+    fields = FieldWriter(models, job.phased)
     with ExitStack() as stack:
         source = stack.enter_context(_open_source(job))
         if not job.overwrite:
@@ -161,7 +165,7 @@ def foresee(job: Job, progress: Callable[[int], None] = lambda records: None) ->
     began = time.perf_counter()
     genome = Genome(job.fasta)
     models = open_models(job, genome)
-    fields = FieldWriter(models)
+    fields = FieldWriter(models, job.phased)
     passes = dict.fromkeys((model.tag for model in models), 0)
     seconds = dict.fromkeys(passes, 0.0)
     with ExitStack() as stack:
@@ -196,7 +200,21 @@ def _look(
         contig_map=job.contig_map,
         allow_mismatch=job.allow_ref_mismatch,
         known=None if known is None else known.find,
+        phased=_phased(job, genome, models, source),
     )
+
+
+def _phased(
+    job: Job, genome: Genome, models: Sequence[Model], source: VariantInput
+) -> Phased | None:
+    if job.phased is None:
+        return None
+    if source.kind not in ("vcf", "bcf") or job.source == "-":
+        raise UsageError(
+            f"--phased {job.phased}: {source.name} is read twice and has to have samples; name a "
+            "VCF or BCF file, sorted"
+        )
+    return Phased(job.source, job.phased, genome, models, job.contig_map)
 
 
 def _precomputed(job: Job, models: Sequence[Model], genome: Genome) -> Precomputed:
@@ -222,7 +240,7 @@ def _header(
     meta = list(run_lines(__version__, job.arguments, job.date)) if job.arguments else []
     return extend_header(
         header,
-        info_lines(models, __version__),
+        info_lines(models, __version__, sample=job.phased),
         [*meta, *model_lines(models, job.runtime.tf32)],
         contigs=contigs_as_written(genome, job.contig_map, seen),
         binary=job.kind in "ub",

@@ -73,6 +73,11 @@ _VCF_OPTIONS = (
         is_flag=True,
         help="No percentiles: leave the background of scores out that a bundle may have.",
     ),
+    option(
+        "--phased",
+        metavar="SAMPLE",
+        help="Also score each allele of SAMPLE's haplotypes beside the others that they carry.",
+    ),
     option("--tsv", metavar="OUT.tsv", help="Also write a table with one row an allele."),
     option(
         "--matrix",
@@ -116,6 +121,10 @@ def job_from(given: dict[str, Any], arguments: Sequence[str] = ()) -> Job:
     from glm_annotate.vcf import output_type
 
     _check_distinct(given)
+    if given["phased"] is not None and given["precomputed"]:
+        raise UsageError(
+            f"--phased {given['phased']}: scores of --from are not of haplotypes; leave one out"
+        )
     shown = () if given["no_version"] else (PROGRAM, *arguments)
     return Job(
         **setup_values(given),
@@ -131,6 +140,7 @@ def job_from(given: dict[str, Any], arguments: Sequence[str] = ()) -> Job:
         sites_only=given["sites_only"],
         allow_ref_mismatch=given["allow_ref_mismatch"],
         precomputed=tuple(given["precomputed"]),
+        phased=given["phased"],
         calibrated=not given["no_calibration"],
         tsv=given["tsv"],
         matrix=given["matrix"],

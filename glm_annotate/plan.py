@@ -321,8 +321,9 @@ class Plan:
 
     def add(self, encoded: Encoded, channels: Values | None = None) -> Sequences:
         """Take in sequences of one number of rows, and the channels beside them."""
-        # A lone byte-pair sequence has one set of spans too, and they are its own.
-        is_shared = encoded.spans.shape[0] == 1 and self.encoder.spec.kind != "bpe"
+        # A lone sequence of tokens of any length has one set of spans too, and they are its own.
+        is_fixed = self.encoder.base_ids(self.encoder.spec.k, 0) is not None
+        is_shared = encoded.spans.shape[0] == 1 and is_fixed
         shared = encoded.spans if is_shared else None
         key = encoded.rows.shape[1], shared.tobytes() if shared is not None else b""
         if key not in self._buckets:

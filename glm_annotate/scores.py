@@ -13,64 +13,24 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from glm_annotate.answers import OutputRole
+from glm_annotate.answers import Floats, OutputRole
 from glm_annotate.card import Frame, ModelCard, Objective
 from glm_annotate.contact_scores import CONTACT_SCORES, ContactScore
 from glm_annotate.errors import UsageError
 from glm_annotate.exon_frame import FORMULA
+from glm_annotate.plugins import SCORE_GROUP, find_score, plugin_names
+from glm_annotate.reductions import cosine_distance as cosine_distance
+from glm_annotate.reductions import dot_product as dot_product
+from glm_annotate.reductions import entropy as entropy
+from glm_annotate.reductions import euclidean_distance as euclidean_distance
+from glm_annotate.reductions import log_likelihood as log_likelihood
+from glm_annotate.reductions import plain as plain
+from glm_annotate.reductions import sum_of_differences as sum_of_differences
 from glm_annotate.splice_options import SPLICE_SCORES, SpliceScore, splice_options
 from glm_annotate.track_scores import TRACK_SCORES, TrackScore
 from glm_annotate.track_windows import INSULATION_RADIUS
 
-Floats = NDArray[np.float64]
 Kind = Literal["signed", "distance", "other"]
-
-
-def plain(evidence: Floats) -> Floats:
-    """Give the evidence itself, shape (n,)."""
-    return evidence
-
-
-def entropy(evidence: Floats) -> Floats:
-    """Entropy in nats of distributions over A, C, G, T, shape (n, 4); 0 log 0 is 0."""
-    logs = np.log(np.where(evidence > 0, evidence, 1.0))
-    return np.asarray(-(evidence * logs).sum(axis=1))
-
-
-def log_likelihood(evidence: Floats) -> Floats:
-    """Natural logarithm of probabilities, shape (n,)."""
-    return np.asarray(np.log(np.where(evidence > 0, evidence, np.nan)))
-
-
-def cosine_distance(evidence: Floats) -> Floats:
-    """1 - cos of the REF and ALT embeddings, shape (n, 2, D)."""
-    ref, alt = evidence[:, 0], evidence[:, 1]
-    # Scaled first: squares of numbers below 1e-154 would lose their digits, or all of them.
-    largest = np.abs(evidence).max(axis=2, keepdims=True)
-    scaled = evidence / np.where(largest > 0, largest, np.nan)
-    norms = np.linalg.norm(scaled, axis=2).prod(axis=1)
-    cosine = scaled.prod(axis=1).sum(axis=1) / norms
-    # Equal vectors differ from 1 by rounding alone, and REF against itself is 0.
-    same = (ref == alt).all(axis=1)
-    return np.where(same, 0.0, 1.0 - cosine)
-
-
-def sum_of_differences(evidence: Floats) -> Floats:
-    """Sum of absolute differences of the REF and ALT embeddings, shape (n, 2, D)."""
-    return np.asarray(np.abs(evidence[:, 1] - evidence[:, 0]).sum(axis=1))
-
-
-def euclidean_distance(evidence: Floats) -> Floats:
-    """Root of the summed squared differences of the embeddings, shape (n, 2, D)."""
-    return np.asarray(np.sqrt(((evidence[:, 1] - evidence[:, 0]) ** 2).sum(axis=1)))
-
-
-def dot_product(evidence: Floats) -> Floats:
-    """Dot product of the REF and ALT embeddings, shape (n, 2, D)."""
-    return np.asarray((evidence[:, 0] * evidence[:, 1]).sum(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +185,7 @@ class ScoreSpec:
     @property
     def score(self) -> Score:
         """The row of the table."""
-        return SCORES[self.name] if self.name in SCORES else ALONG[self.name]
+        return ALONG[self.name] if self.name in ALONG else score_of(self.name)
 
     @property
     def key(self) -> str:
@@ -280,7 +240,7 @@ def share_scores(
     shares: list[list[str]] = [[] for _ in cards]
     for text in wanted:
         name = text.split(":")[0].upper()
-        takers = [i for i, x in enumerate(cards) if name in available(x, roles[i])]
+        takers = [i for i, x in enumerate(cards) if gives(x, name, roles[i])]
         for i in takers:
             shares[i].append(text)
         if not takers:
@@ -289,17 +249,33 @@ def share_scores(
     return [parse_scores(tuple(share), card, known) for share, card, known in each]
 
 
-def available(card: ModelCard, roles: Roles = None) -> tuple[str, ...]:
-    """List the scores that a model can give, with tracks of these roles or, for None, of any."""
-    frame = "gene" if card.in_genes else card.frame
-    return tuple(
-        name
-        for name, score in SCORES.items()
-        if card.objective in score.evidence
+def score_of(name: str) -> Score:
+    """Give the row of a name, of this package or of another.
+
+    Raises:
+        UsageError: There is none, or the other package's cannot be used.
+    """
+    found = SCORES[name] if name in SCORES else find_score(name)
+    if found is None:
+        known = ", ".join((*SCORES, *plugin_names(SCORE_GROUP)))
+        raise UsageError(f"-s {name}: unknown score {name!r}; known: {known}")
+    return found
+
+
+def gives(card: ModelCard, name: str, roles: Roles = None) -> bool:
+    """Say whether a model can give a score, with tracks of these roles or, for None, of any."""
+    score = score_of(name)
+    return (
+        card.objective in score.evidence
         and score.output in card.outputs
-        and score.frame == frame
+        and score.frame == ("gene" if card.in_genes else card.frame)
         and (not score.role or roles is None or score.role in roles)
     )
+
+
+def available(card: ModelCard, roles: Roles = None) -> tuple[str, ...]:
+    """List the scores of this package that a model can give, see `gives`."""
+    return tuple(name for name in SCORES if gives(card, name, roles))
 
 
 def parse_score(text: str, card: ModelCard, roles: Roles = None) -> ScoreSpec:
@@ -312,14 +288,12 @@ def parse_score(text: str, card: ModelCard, roles: Roles = None) -> ScoreSpec:
     """
     name, *rest = text.split(":")
     name = name.upper()
-    if name not in SCORES:
-        raise UsageError(f"-s {text}: unknown score {name!r}; known: {', '.join(SCORES)}")
-    if name not in available(card, roles):
+    score = score_of(name)
+    if not gives(card, name, roles):
         raise UsageError(
             f"-s {text}: the {card.objective} model {card.name!r} does not give {name}; "
             f"it gives {', '.join(available(card, roles)) or 'none'}"
         )
-    score = SCORES[name]
     given = _options(text, score, rest)
     if "dist" in score.keys:
         options, label = splice_options(text, given, card)

@@ -83,6 +83,11 @@ class WindowReader(ABC):
         self._role, self._kept, self._bin_size, self._tracks = role, kept, bin_size, tracks
 
     @property
+    def numbers(self) -> int:
+        """Numbers of a bin."""
+        return self._tracks
+
+    @property
     def step(self) -> int:
         """Bases from one window to the next."""
         return self._kept * self._bin_size

@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,10 @@ from glm_annotate.channels import check_channels
 from glm_annotate.encoding import Encoded, Encoder, Rows
 from glm_annotate.errors import BundleError, UsageError
 from glm_annotate.genome import Codes, to_text
+from glm_annotate.score_checks import check_row
+
+if TYPE_CHECKING:
+    from glm_annotate.scores import Score
 
 _ONNX_TYPES = {"float32": "float", "float16": "float16"}
 
@@ -72,7 +76,7 @@ def check_encoder(encoder: Encoder, *, length: int = 61, seed: int = 0) -> None:
 
     Each sequence is in one group; spans are in order and cover every base, special tokens have
     (-1, -1); a batch gives what its members give alone; a changed base changes only rows that
-    touch it (not for bpe); `base_ids` agrees with the rows.
+    touch it (not where tokens differ in length); `base_ids` agrees with the rows.
 
     Args:
         encoder: What to check.
@@ -96,6 +100,23 @@ def check_encoder(encoder: Encoder, *, length: int = 61, seed: int = 0) -> None:
             _check_alone(encoder, rows, spans, codes[i])
             _check_ids(encoder, rows, spans, codes[i])
             _check_change(encoder, rows, spans, codes[i])
+
+
+def check_score(score: Score, *, seed: int = 0) -> None:
+    """Check that a row of the table of scores keeps the promises that scoring relies on.
+
+    It reads evidence that there is of the objectives it names, with the output and the options that
+    belong to it; `reduce` gives one number an allele, which no other allele changes; and swapping
+    REF and ALT does what `kind` says, as far as the evidence can be swapped.
+
+    Args:
+        score: What to check.
+        seed: Of the evidence tried.
+
+    Raises:
+        BundleError: The first promise that is not kept.
+    """
+    check_row(score, seed)
 
 
 def check_bundle(path: str | Path) -> BundleReport:
@@ -180,7 +201,7 @@ def _check_ids(encoder: Encoder, rows: Rows, spans: NDArray[np.int32], codes: Co
 
 def _check_change(encoder: Encoder, rows: Rows, spans: NDArray[np.int32], codes: Codes) -> None:
     at = codes.size // 4
-    if encoder.spec.kind == "bpe":
+    if encoder.base_ids(encoder.spec.k, 0) is None:
         return
     changed = codes.copy()
     changed[at] = (codes[at] + 1) % 4

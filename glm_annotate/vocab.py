@@ -65,12 +65,16 @@ class Vocab(BaseModel):
         return (*present, *self.prefix, *self.suffix, *self.single_ids.values())
 
 
+# The name of a package, and of what it offers.
+PluginKind = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*\.[a-z0-9_]+$")]
+
+
 class EncoderSpec(BaseModel):
     """The card's `encoder`: which encoder, and its vocabulary."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["one_hot", "kmer", "bpe", "bytes"]
+    kind: Literal["one_hot", "kmer", "bpe", "bytes"] | PluginKind
     k: int = Field(default=1, ge=1, le=12)
     stride: int = Field(default=1, ge=1)
     vocab: Vocab = Field(default_factory=Vocab)
@@ -80,7 +84,8 @@ class EncoderSpec(BaseModel):
     def _check(self) -> EncoderSpec:
         if self.stride > self.k:
             raise ValueError(f"stride {self.stride} is larger than k {self.k}: bases would be lost")
-        if self.kind != "kmer" and (self.k, self.stride) != (1, 1):
+        is_plugin = "." in self.kind
+        if self.kind != "kmer" and not is_plugin and (self.k, self.stride) != (1, 1):
             raise ValueError(f"{self.kind} has k = 1 and stride = 1")
         if self.vocab.n == "zeros" and self.kind != "one_hot":
             raise ValueError("n = zeros is for one_hot; ids have n = token, mask or error")
