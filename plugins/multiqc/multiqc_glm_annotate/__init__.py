@@ -1,0 +1,1 @@
+"""MultiQC module for the output of glm-annotate."""
