@@ -38,7 +38,7 @@ parity: $(VENV)/.parity-installed
 	$(PYTEST) -n $(WORKERS) -m parity
 
 hosts: $(VENV)/.dev-installed
-	$(PYTEST) -m hosts $(NO_TESTS_IS_FINE)
+	$(PYTEST) -n $(WORKERS) -m "hosts and not slow" $(NO_TESTS_IS_FINE)
 
 # Copy build/parity.tsv to docs/parity.tsv first where the figures are to be new.
 docs: $(VENV)/.dev-installed
