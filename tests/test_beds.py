@@ -99,8 +99,12 @@ def test_stdin_plain_and_gzipped(monkeypatch: pytest.MonkeyPatch) -> None:
         (b"chr1\t5\t" + b"9" * 5000 + b"\n", "line 1"),
         (b"\n\nchr1\t7\t6\tx\n", "line 3: 'chr1.*ends before it begins"),
         (b"chr1\t7\t9\t\xff\n", "cannot be read as BED"),
-        (gzip.compress(b"chr1\t7\t9\n" * 999)[:-9], "cannot be read as BED"),
+        (gzip.compress(b"chr1\t7\t9\n" * 999, mtime=0)[:-9], "cannot be read as BED"),
         (b"\x1f\x8bnot gzip at all", "cannot be read as BED"),
+    ],
+    ids=[
+        *("two columns", "negative", "fraction", "empty", "huge", "backwards", "no text", "cut"),
+        "no gzip",
     ],
 )  # fmt: skip
 def test_what_is_no_bed_is_told_in_one_line(tmp_path: Path, text: bytes, message: str) -> None:
