@@ -24,13 +24,12 @@ from glm_annotate.bed_scores import (
 )
 from glm_annotate.bed_tables import Table, kind_of
 from glm_annotate.beds import BedRow, read_bed
-from glm_annotate.bundle import load_bundle
 from glm_annotate.causal import reads_bases
 from glm_annotate.errors import UsageError
 from glm_annotate.evidence import is_fixed
 from glm_annotate.genome import Genome, Interval, aliases
 from glm_annotate.model import Model
-from glm_annotate.opening import open_models, split_tag
+from glm_annotate.opening import card_of, open_models
 from glm_annotate.run_setup import Setup
 from glm_annotate.scores import available
 from glm_annotate.skips import Skip
@@ -218,7 +217,7 @@ def _plain_scores(models: Sequence[str]) -> tuple[str, ...]:
     """
     wanted = []
     for text in models:
-        card = load_bundle(split_tag(text)[1], verify=False).card
+        card = card_of(text)
         if card.frame != "variant" or card.in_genes:
             raise UsageError(
                 f"-m {text}: {card.name} reads alleles in their genes and says nothing of regions; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -16,7 +15,8 @@ import numpy as np
 from glm_annotate.bed_scores import Cells, Column
 from glm_annotate.beds import BedRow
 from glm_annotate.errors import InputError, UsageError
-from glm_annotate.vcf import OutFile, atomic_file, format_floats, is_regular
+from glm_annotate.parquet import ParquetSink, need_pyarrow
+from glm_annotate.vcf import atomic_file, format_floats, is_regular
 
 Kind = Literal["tsv", "bed", "parquet"]
 _KINDS: dict[str, Kind] = {".tsv": "tsv", ".txt": "tsv", ".bed": "bed", ".parquet": "parquet"}
@@ -79,7 +79,7 @@ class Table(AbstractContextManager["Table"]):
             import pyarrow.parquet
 
             self._writer = self._stack.enter_context(
-                pyarrow.parquet.ParquetWriter(_Sink(out), self._schema, compression="zstd")
+                pyarrow.parquet.ParquetWriter(ParquetSink(out), self._schema, compression="zstd")
             )
             self._put = self._put_arrays
         return self
@@ -158,12 +158,9 @@ def _nullable(column: Column, values: Cells) -> list[Any]:
 
 
 def _schema(path: str, names: Sequence[str], columns: Sequence[Column]) -> Any:
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise UsageError(
-            f"-o {path}: needs pyarrow; run: pip install 'glm_annotate[matrix]'"
-        ) from error
+    need_pyarrow(f"-o {path}")
+    import pyarrow
+
     types = {"number": pyarrow.float64(), "count": pyarrow.int64(), "text": pyarrow.string()}
     fields = [
         pyarrow.field(x, pyarrow.int64() if x in ("start", "end") else pyarrow.string())
@@ -177,24 +174,3 @@ def _schema(path: str, names: Sequence[str], columns: Sequence[Column]) -> Any:
         kind = pyarrow.list_(pyarrow.float32(), column.size)
         fields.append(pyarrow.field(column.name, kind, metadata=labels))
     return pyarrow.schema(fields)
-
-
-class _Sink(io.RawIOBase):
-    """What pyarrow needs of a file, around an output that only writes."""
-
-    def __init__(self, out: OutFile) -> None:
-        self._out, self._written = out, 0
-
-    def writable(self) -> bool:
-        """Say that it is written to."""
-        return True
-
-    def tell(self) -> int:
-        """Say how many bytes were written."""
-        return self._written
-
-    def write(self, data: Any, /) -> int:
-        """Write all of the bytes."""
-        self._out.write(bytes(data))
-        self._written += len(data)
-        return len(data)

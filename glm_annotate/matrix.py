@@ -7,7 +7,6 @@ no row: INFO holds the reason. Tracks whose scores have percentiles in INFO have
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -23,33 +22,13 @@ from glm_annotate.calibration import Extra
 from glm_annotate.errors import UsageError
 from glm_annotate.fields import MOST_KEYS, extras_of, numbers_in
 from glm_annotate.model import GeneRow
+from glm_annotate.parquet import ParquetSink, need_pyarrow
 from glm_annotate.track_choice import info_names
-from glm_annotate.vcf import OutFile, atomic_file, format_floats
+from glm_annotate.vcf import atomic_file, format_floats
 
 _SITE = ("chrom", "pos", "id", "ref", "alt")
 # Rows of a row group, or as many as one allele or gene has.
 _GROUP = 1 << 18
-
-
-class _Sink(io.RawIOBase):
-    """What pyarrow needs of a file, around an output that only writes."""
-
-    def __init__(self, out: OutFile) -> None:
-        self._out, self._written = out, 0
-
-    def writable(self) -> bool:
-        """Say that it is written to."""
-        return True
-
-    def tell(self) -> int:
-        """Say how many bytes were written."""
-        return self._written
-
-    def write(self, data: Any, /) -> int:
-        """Write all of the bytes."""
-        self._out.write(bytes(data))
-        self._written += len(data)
-        return len(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +66,9 @@ class Matrix(AbstractContextManager["Matrix"]):
             raise UsageError(
                 f"--matrix {path}: no model of this run predicts tracks or reads genes"
             )
-        try:
-            import pyarrow
-        except ImportError as error:
-            raise UsageError(
-                f"--matrix {path}: needs pyarrow; run: pip install 'glm_annotate[matrix]'"
-            ) from error
+        need_pyarrow(f"--matrix {path}")
+        import pyarrow
+
         self._beside = {model.tag: _beside(model) for model in self._models}
         scores = (spec.key for model in self._models for spec in model.scores)
         self._keys = list(dict.fromkeys((*scores, *chain(*self._beside.values()))))
@@ -114,7 +90,7 @@ class Matrix(AbstractContextManager["Matrix"]):
         import pyarrow.parquet
 
         self._writer = pyarrow.parquet.ParquetWriter(
-            _Sink(self._file.__enter__()), self._schema, compression="zstd"
+            ParquetSink(self._file.__enter__()), self._schema, compression="zstd"
         )
         return self
 

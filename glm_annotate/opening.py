@@ -11,8 +11,9 @@ import numpy as np
 
 from glm_annotate import __version__
 from glm_annotate.alignment import Alignment
-from glm_annotate.bundle import Bundle, load_bundle
+from glm_annotate.bundle import Bundle, find_bundle, load_bundle, read_card
 from glm_annotate.calibration import Calibration, read_background
+from glm_annotate.card import ModelCard
 from glm_annotate.channels import Channels, Source, check_channels
 from glm_annotate.dense import dense_stride
 from glm_annotate.errors import BundleError, InputError, UsageError
@@ -364,6 +365,11 @@ def split_tag(text: str) -> tuple[str, str]:
     """Split `TAG=MODEL` of -m; the tag is empty where there is none."""
     found = re.fullmatch(r"([A-Z][A-Z0-9]*)=(.+)", text)
     return (found[1], found[2]) if found else ("", text)
+
+
+def card_of(text: str) -> ModelCard:
+    """Read the card of `[TAG=]MODEL`, before anything of the model is opened."""
+    return read_card(find_bundle(split_tag(text)[1]))
 
 
 def _tagged(text: str) -> tuple[str, Bundle]:

@@ -29,8 +29,8 @@ from glm_annotate.passes import Passes, ask_passes, too_many_rows
 from glm_annotate.stretches import Predicted as Predicted
 from glm_annotate.stretches import WindowReader, Work
 from glm_annotate.track_plan import Answers
-from glm_annotate.track_predictions import predicted_tracks, tracks_of
-from glm_annotate.track_windows import Bins, bins_of
+from glm_annotate.track_predictions import bins_of_card, predicted_tracks, tracks_of
+from glm_annotate.track_windows import Bins
 
 _EDGE = 8  # of the bins of a window that is not cropped, one in so many is left out at each side
 
@@ -73,7 +73,7 @@ def grid_of(card: ModelCard, edge: int | None = None) -> Grid:
     Raises:
         UsageError: No bin would be left.
     """
-    bins = bins_of(card.context, card.bin_size or 1, card.crop)
+    bins = bins_of_card(card)
     if edge is None:
         edge = 0 if card.crop else bins.count // _EDGE
     grid = Grid(bins, edge)

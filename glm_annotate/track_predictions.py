@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glm_annotate.answers import Floats
+from glm_annotate.card import ModelCard
 from glm_annotate.errors import BundleError
 from glm_annotate.model import Model, Tracks
 from glm_annotate.passes import Passes
 from glm_annotate.track_plan import Answers
 from glm_annotate.track_table import TRACKS
-from glm_annotate.track_windows import Bins, Stitch, flip_tracks, stitch_tracks
+from glm_annotate.track_windows import Bins, Stitch, bins_of, flip_tracks, stitch_tracks
 
 
 def tracks_of(model: Model) -> Tracks:
@@ -21,6 +22,11 @@ def tracks_of(model: Model) -> Tracks:
     if model.tracks is None:
         raise ValueError(f"{model.tag}: opened without its tracks")
     return model.tracks
+
+
+def bins_of_card(card: ModelCard) -> Bins:
+    """Lay out the bins that a window of a model of tracks has."""
+    return bins_of(card.context, card.bin_size or 1, card.crop)
 
 
 def predicted_tracks(

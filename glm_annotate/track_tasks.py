@@ -43,13 +43,12 @@ from glm_annotate.passes import (
 from glm_annotate.scores import ScoreSpec
 from glm_annotate.tasks import choose
 from glm_annotate.track_plan import Answers, TrackPlan
-from glm_annotate.track_predictions import predicted_tracks, tracks_of
+from glm_annotate.track_predictions import bins_of_card, predicted_tracks, tracks_of
 from glm_annotate.track_scores import merge_strands, merge_values, score_tracks
 from glm_annotate.track_windows import (
     Bins,
     Bools,
     Stitch,
-    bins_of,
     center_mask,
     onto_reference,
     stitch_of,
@@ -201,7 +200,7 @@ def _find_genes(task: TrackTask, genes: GeneModels, genome: Genome, cards: list[
 
 def _view(task: TrackTask, genome: Genome, card: ModelCard, allele: int) -> View:
     """Say where the bins of an allele's window lie."""
-    alleles, bins = task.alleles, _bins(card)
+    alleles, bins = task.alleles, bins_of_card(card)
     lengths = int(alleles.ref_len[allele]), int(alleles.alt_len[allele])
     stitch, known = None, None
     if bins.size > 1:
@@ -218,7 +217,7 @@ def _windows(
     task: TrackTask, genome: Genome, card: ModelCard
 ) -> Iterator[tuple[WindowBatch, Stitch | None]]:
     """Cut windows, longer by the difference of the alleles where those are stitched."""
-    model, bins = task.model, _bins(card)
+    model, bins = task.model, bins_of_card(card)
     cut = partial(cut_windows, genome, task.alleles)
     for batch in cut(task.chosen, card, model.circular, model.channels):
         stitch = None
@@ -230,10 +229,6 @@ def _windows(
         longer = card.model_copy(update={"context": card.context + stitch.shift})
         (wide,) = cut(batch.allele, longer, model.circular, model.channels)
         yield wide, stitch
-
-
-def _bins(card: ModelCard) -> Bins:
-    return bins_of(card.context, card.bin_size or 1, card.crop)
 
 
 def _edges(stitch: Stitch | None) -> dict[str, tuple[int, ...]]:

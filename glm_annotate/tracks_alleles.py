@@ -29,9 +29,8 @@ from glm_annotate.genome import Genome
 from glm_annotate.model import Model, Shown
 from glm_annotate.records import open_input
 from glm_annotate.track_files import TrackSet
-from glm_annotate.track_predictions import tracks_of
+from glm_annotate.track_predictions import bins_of_card, tracks_of
 from glm_annotate.track_sinks import telling
-from glm_annotate.track_windows import Bins, bins_of
 from glm_annotate.tracks_sites import folder_of
 from glm_annotate.tracks_written import Written
 from glm_annotate.vcf import atomic_file, check_output
@@ -106,14 +105,10 @@ def write_alleles(
 
 def _works_size(models: Sequence[Model]) -> int:
     """Say how many records fit into memory with all that is predicted of them."""
-    largest = max(16 * bins_of_model(model).count * len(tracks_of(model).table) for model in models)
+    largest = max(
+        16 * bins_of_card(model.bundle.card).count * len(tracks_of(model).table) for model in models
+    )
     return max(1, _WORKS_BYTES // largest)
-
-
-def bins_of_model(model: Model) -> Bins:
-    """Give the bins of a model's window."""
-    card = model.bundle.card
-    return bins_of(card.context, card.bin_size or 1, card.crop)
 
 
 def _few(works: Iterable[Work], job: TracksJob) -> list[Work]:
@@ -182,6 +177,7 @@ class _Run:
     def _save(self, model: Model, contig: str, sides: Sides, site: _Site, folder: str) -> None:
         table, job = tracks_of(model).table, self.job
         allele = ":".join((*site[:2], *site[3:]))
+        size = bins_of_card(model.bundle.card).size
         for kind in job.sides:
             place = folder_of(job, model, "alleles", folder, kind)
             files = TrackSet(
@@ -189,7 +185,7 @@ class _Run:
                 extension=job.extension,
             )  # fmt: skip
             with files:
-                add_bins(files, contig, sides.starts, sides.of(kind), bins_of_model(model).size)
+                add_bins(files, contig, sides.starts, sides.of(kind), size)
             self.written += [
                 (
                     site,
@@ -215,7 +211,7 @@ def sides_of(
         shown: By left edge of the windows.
     """
     windows = list(shown.values())
-    bins, left = bins_of_model(model), start - model.bundle.card.anchor
+    bins, left = bins_of_card(model.bundle.card), start - model.bundle.card.anchor
     middle = min(windows, key=lambda x: abs(x.left - left))
     ref = np.mean([x.ref for x in windows], axis=0)
     alt = np.mean([_known(x) for x in windows], axis=0)

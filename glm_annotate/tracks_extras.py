@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -100,36 +99,37 @@ def _tags(written: Sequence[Written]) -> list[str]:
 
 def hub_tracks(job: TracksJob, written: Sequence[Written]) -> Iterator[HubTrack]:
     """Describe the files of a run as tracks of a hub, in the order of their models."""
-    twice = Counter((x.tag, x.allele, x.name) for x in written if x.kind in SIDES)
-    seen = set[tuple[str, ...]]()
-    for x in written:
-        path = os.path.relpath(x.path, job.output)
-        if x.kind == "predict":
-            group = HubGroup(f"{x.tag}_predict", f"{x.tag}, predicted tracks")
-            yield HubTrack(f"{x.tag}_{x.name}", path, x.about, x.name, assay=x.assay, group=group)
-        elif x.kind == "ism" and x.name in BASES:
-            if (x.tag, "ism") not in seen:
-                seen.add((x.tag, "ism"))
-                files = {
-                    y.name: os.path.relpath(y.path, job.output)
-                    for y in written
-                    if (y.tag, y.kind) == (x.tag, "ism") and y.name in BASES
-                }
-                yield from overlay_of(f"{x.tag}_ism", files, long_label=f"{x.tag}, {x.about}")
-        elif x.kind in SIDES:
-            key = x.tag, x.allele, x.name
-            if key not in seen and twice[key]:
-                seen.add(key)
-                files = {
-                    y.kind: os.path.relpath(y.path, job.output)
-                    for y in written
-                    if y.kind in SIDES and (y.tag, y.allele, y.name) == key
-                }
-                # The file's name is a word, and no two tracks have one.
-                file = os.path.basename(x.path).partition(".")[0]
-                word = _NO_WORD.sub("_", f"{x.tag}_{x.allele}_{file}")
-                label = f"{x.tag} {x.allele}: {x.about}"
-                yield from overlay_of(word, files, long_label=label, colours=ALLELES)
-        else:
-            name = f"{x.tag}_{x.kind}" if x.name == x.kind else f"{x.tag}_{x.kind}_{x.name}"
-            yield HubTrack(name, path, f"{x.tag}, {x.about}, {x.name}", name)
+    groups: dict[tuple[str | int, ...], list[Written]] = {}
+    for number, x in enumerate(written):
+        groups.setdefault(_overlaid(x) or (number,), []).append(x)
+    for group in groups.values():
+        yield from _hub_tracks(job, group)
+
+
+def _overlaid(x: Written) -> tuple[str, ...] | None:
+    """Tell what is drawn in one overlay: bases of mutagenesis, or REF, ALT and their difference."""
+    if x.kind in SIDES:
+        return x.tag, x.allele, x.name
+    return (x.tag, x.kind) if x.kind == "ism" and x.name in BASES else None
+
+
+def _hub_tracks(job: TracksJob, group: Sequence[Written]) -> Iterator[HubTrack]:
+    """Describe the files of an overlay, or a file by itself."""
+    x = group[0]
+    paths = [os.path.relpath(y.path, job.output) for y in group]
+    if x.kind in SIDES:
+        # The file's name is a word, and no two tracks have one.
+        file = os.path.basename(x.path).partition(".")[0]
+        word = _NO_WORD.sub("_", f"{x.tag}_{x.allele}_{file}")
+        files = {y.kind: path for y, path in zip(group, paths, strict=True)}
+        label = f"{x.tag} {x.allele}: {x.about}"
+        yield from overlay_of(word, files, long_label=label, colours=ALLELES)
+    elif _overlaid(x) is not None:
+        files = {y.name: path for y, path in zip(group, paths, strict=True)}
+        yield from overlay_of(f"{x.tag}_ism", files, long_label=f"{x.tag}, {x.about}")
+    elif x.kind == "predict":
+        shared = HubGroup(f"{x.tag}_predict", f"{x.tag}, predicted tracks")
+        yield HubTrack(f"{x.tag}_{x.name}", paths[0], x.about, x.name, assay=x.assay, group=shared)
+    else:
+        name = f"{x.tag}_{x.kind}" if x.name == x.kind else f"{x.tag}_{x.kind}_{x.name}"
+        yield HubTrack(name, paths[0], f"{x.tag}, {x.about}, {x.name}", name)

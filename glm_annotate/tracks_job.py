@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import get_args
 
 from glm_annotate.beds import merged, place, read_bed
-from glm_annotate.bundle import load_bundle
 from glm_annotate.card import ModelCard
 from glm_annotate.errors import InputError, UsageError
 from glm_annotate.genome import Genome, Interval, aliases
 from glm_annotate.model import Model
-from glm_annotate.opening import open_models, split_tag
+from glm_annotate.opening import card_of, open_models
 from glm_annotate.per_base import What
 from glm_annotate.records import open_input
 from glm_annotate.regions import MAX_END, Regions
@@ -114,7 +113,7 @@ def run_tracks(job: TracksJob, progress: Callable[[int], None] = lambda bases: N
     """
     began = time.perf_counter()
     _check_kinds(job)
-    cards = [load_bundle(split_tag(text)[1], verify=False).card for text in job.models]
+    cards = [card_of(text) for text in job.models]
     for card in cards:
         _check_card(job, card)
     genome = Genome(job.fasta)

@@ -100,29 +100,25 @@ def _stretch(
 
 
 def _curves(written: Sequence[Written], stretch: Interval) -> list[Curve]:
+    """Read what is drawn as tracks: REF with its ALT, and of mutagenesis the mean."""
+    alts = {(x.tag, x.name): x.path for x in written if x.kind == "alt"}
+    over_ref = ("alt", "delta") if any(x.kind == "ref" for x in written) else ()
     found = []
     for x in written:
-        if x.kind in ("alt", "delta") and any(y.kind == "ref" for y in written):
-            continue
-        if x.kind == "ism" and x.name != "mean":
+        if x.kind in over_ref or (x.kind == "ism" and x.name != "mean"):
             continue
         starts, span, values = read_bins(x.path, stretch)
-        alt = None
-        if x.kind == "ref":
-            other = [
-                y.path for y in written
-                if (y.kind, y.tag, y.name) == ("alt", x.tag, x.name)
-            ]  # fmt: skip
-            alt = _matched(starts, *read_bins(other[0], stretch)) if other else None
-        name = x.name if x.kind in (*SIDES, "predict") else f"{x.kind} {x.name}".strip()
-        if x.name == x.kind:
-            name = x.kind
-        signed = x.kind == "delta" or x.kind == "ism"
+        alt, path = None, alts.get((x.tag, x.name))
+        if x.kind == "ref" and path is not None:
+            other, _, numbers = read_bins(path, stretch)
+            alt = _matched(starts, other, numbers)
+        name = f"{x.kind} {x.name}" if x.kind == "ism" else x.name
+        signed = x.kind in ("delta", "ism")
         found.append(Curve(name, starts, span, values, alt, signed=signed))
     return found
 
 
-def _matched(starts: Ints, other: Ints, span: int, values: Floats) -> Floats:
+def _matched(starts: Ints, other: Ints, values: Floats) -> Floats:
     """Give values at the bins of `starts`, NaN where the other file has none."""
     out = np.full(starts.size, np.nan)
     _, mine, theirs = np.intersect1d(starts, other, return_indices=True)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from glm_annotate.evaluate import metrics
+
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
@@ -69,32 +71,21 @@ def pearson(x: Floats, y: Floats) -> float:
     return float((a * b).sum()) / scale if scale > 0 else float("nan")
 
 
-def ranks(x: Floats) -> Floats:
-    """Give ranks from 0, ties sharing their mean."""
-    _, place, times = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(times) - 1
-    shared: Floats = (last - (times - 1) / 2)[place]
-    return shared
-
-
 def spearman(x: Floats, y: Floats) -> float:
     """Give Spearman's correlation of two rows of numbers."""
-    return pearson(ranks(x), ranks(y))
+    return metrics.spearman(x, y)(_ones(x))
 
 
 def auroc(score: Floats, positive: Flags) -> float:
     """Give the chance that a positive scores above a negative, ties counted half."""
-    above, below = int(positive.sum()), int((~positive).sum())
-    if not above or not below:
-        return float("nan")
-    return float((ranks(score)[positive].sum() - above * (above - 1) / 2) / (above * below))
+    return metrics.auroc(score, positive)(_ones(score)) if score.size else float("nan")
 
 
 def average_precision(score: Floats, positive: Flags) -> float:
     """Give the mean precision over the positives, those of one score taken together."""
-    if not positive.any():
-        return float("nan")
-    levels, place = np.unique(-score, return_inverse=True)
-    hits = np.bincount(place, weights=positive, minlength=levels.size)
-    seen = np.cumsum(np.bincount(place, minlength=levels.size))
-    return float((hits * np.cumsum(hits) / seen).sum() / positive.sum())
+    return metrics.average_precision(score, positive)(_ones(score)) if score.size else float("nan")
+
+
+def _ones(values: Floats) -> NDArray[np.int64]:
+    """Count every row once."""
+    return np.ones(values.size, dtype=np.int64)
