@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,16 @@ def bcftools() -> str:
     if path is None:
         pytest.skip("bcftools is not installed (Debian: apt-get install bcftools)")
     return path
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """One thread of torch: sums in the same order, and no neighbours disturbed."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 RunCli = Callable[..., "subprocess.CompletedProcess[Any]"]

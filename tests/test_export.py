@@ -27,6 +27,8 @@ from glm_annotate.train.export import export
 from glm_annotate.train.families import FAMILIES
 from glm_annotate.train.families.family import Network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = {
     "name": "tiny",
     "family": "gpn",
@@ -64,14 +66,6 @@ def random_network(seed: int = 0) -> torch.nn.Module:
             weight.add_(torch.randn_like(weight) * 0.2)
     assert not any(((w == 0) | (w == 1)).any() for w in network.parameters())
     return network.eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,10 @@ from glm_annotate.train.export import export
 from glm_annotate.train.finetune.model import restore
 from glm_annotate.train.loop import BEST, train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LENGTH = 60
 TURN = str.maketrans("ACGT", "TGCA")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

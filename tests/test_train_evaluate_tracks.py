@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from engine import write_fasta
+from evaluate_kit import contigs as contigs
+from evaluate_kit import evaluate, rows_of
+from evaluate_kit import fasta as fasta
 from scipy import stats
 
 from glm_annotate.bundle import write_bundle
-from glm_annotate.cli_evaluate import evaluate_group
 from glm_annotate.errors import UsageError
 from glm_annotate.evaluate.tracks import observed_files
 from glm_annotate.genome import Genome, Interval
@@ -21,30 +21,6 @@ from glm_annotate.opening import open_models
 from glm_annotate.predict import Predictor
 from glm_annotate.run_setup import Setup
 from glm_annotate.testing import toy_bundle
-
-
-def evaluate(*arguments: object) -> None:
-    evaluate_group.main([*map(str, arguments), "--threads", "1"], "evaluate", standalone_mode=False)
-
-
-def rows_of(folder: Path, name: str = "metrics.tsv") -> list[dict[str, str]]:
-    with (folder / name).open() as file:
-        return list(csv.DictReader(file, delimiter="\t"))
-
-
-@pytest.fixture(scope="module")
-def contigs() -> dict[str, str]:
-    draw = np.random.default_rng(8)
-    made = {n: "".join(draw.choice(list("ACGT"), s)) for n, s in (("one", 1300), ("two", 700))}
-    line = made["one"]
-    made["one"] = line[:40] + "NNN" + line[43:60] + line[60:110].lower() + line[110:]
-    return made
-
-
-@pytest.fixture(scope="module")
-def fasta(tmp_path_factory: pytest.TempPathFactory, contigs: dict[str, str]) -> Path:
-    return write_fasta(tmp_path_factory.mktemp("genome") / "toy.fa", contigs)
-
 
 NAMES = ("cage+", "dnase", "cage-", "cell 1;x=2,50%")
 

@@ -29,6 +29,14 @@ from glm_annotate.train.finetune.model import (
     restore,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(2)
+
+
 SINGLE = {"kind": "kmer", "vocab": {"first_id": 3, "single_ids": {"N": 2}, "pad_id": 0}}
 OVERLAP = {
     "kind": "kmer", "k": 3,
@@ -43,15 +51,6 @@ BLOCKS = {
 BYTES = {"kind": "bytes", "vocab": {"prefix": [0]}}
 KINDS = (SINGLE, OVERLAP, BLOCKS, BYTES, "bpe", "bpe with N")
 TEXTS = ("ACGTACGTTGCAT", "NNNTACGTTGNNN", "ACGNACGTANCAT", "NNNNNNNNNNNNN")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

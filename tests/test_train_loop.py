@@ -26,6 +26,8 @@ from glm_annotate.train.optim import Average
 from glm_annotate.train.tokens import encode_block, read_tokens
 from glm_annotate.train.trainable import find_family
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = """
 name = "tiny"
 family = "gpn"
@@ -68,14 +70,6 @@ log_every = 1
 valid_every = 2
 save_every = 1
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -23,6 +23,8 @@ from glm_annotate.train.loop import BEST, LAST, Run, selection_score, train
 from glm_annotate.train.objective import Measured
 from glm_annotate.train.objectives import OBJECTIVES, make_objective
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 HYENA = "dim = 8\nlayers = 1\nhidden = 8\nmax_rows = 64"
 CHARACTERS = (
     'kind = "kmer"\nvocab = { first_id = 7, single_ids = { N = 11 }, pad_id = 4, unk_id = 6 }'
@@ -34,14 +36,6 @@ WORDS = (
 )
 PAIRS = 'kind = "bpe"\nvocab = { unk_id = 0, prefix = [1], suffix = [2], pad_id = 3, mask_id = 4 }'
 BERT2 = "vocabulary = 40\ndim = 8\nlayers = 1\nheads = 2\nhidden = 8"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

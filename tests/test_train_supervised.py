@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
-import pysam
 import pytest
 import scipy.stats
 import torch
 from pydantic import ValidationError
+from supervised_kit import random_text, write_fasta
 
 from glm_annotate.errors import InputError
 from glm_annotate.genome import Genome, Interval, N, reverse_complement, to_codes, to_text
@@ -42,16 +41,6 @@ from glm_annotate.train.supervised.stored import Bins, transform_of
 from glm_annotate.train.supervised.targets import resolve
 
 NAN = float("nan")
-
-
-def random_text(size: int, seed: int) -> str:
-    return to_text(np.random.default_rng(seed).integers(4, size=size).astype(np.uint8))
-
-
-def write_fasta(path: Path, contigs: dict[str, str]) -> Path:
-    path.write_text("".join(f">{name}\n{text}\n" for name, text in contigs.items()))
-    pysam.faidx(str(path))
-    return path
 
 
 # Losses

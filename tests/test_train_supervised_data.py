@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pyBigWig
-import pysam
 import pytest
 import torch
+from supervised_kit import random_text, write_fasta
 
 from glm_annotate.errors import InputError
 from glm_annotate.genome import N, reverse_complement, to_codes, to_text
@@ -24,6 +24,8 @@ from glm_annotate.train.supervised.tracks import TracksObjective
 from glm_annotate.train.supervised.variants import VariantsObjective
 from glm_annotate.train.supervised.windows import Setup, run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAN = float("nan")
 LETTERS = "ACGTN"
 # Windows of 64 bases, bins of 4, two of them cut off at each side.
@@ -34,24 +36,6 @@ BASENJI = {
 BASSET = {
     "length": 24, "widths": [8], "kernels": [5], "pools": [4], "hidden": 8, "tracks": 1,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def random_text(size: int, seed: int) -> str:
-    return to_text(np.random.default_rng(seed).integers(4, size=size).astype(np.uint8))
-
-
-def write_fasta(path: Path, contigs: dict[str, str]) -> Path:
-    path.write_text("".join(f">{name}\n{text}\n" for name, text in contigs.items()))
-    pysam.faidx(str(path))
-    return path
 
 
 def write_bigwig(path: Path, values: dict[str, np.ndarray]) -> None:

@@ -19,6 +19,8 @@ from glm_annotate.train.families import FAMILIES
 from glm_annotate.train.loop import train
 from glm_annotate.train.supervised.predicting import open_windows
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = """
 name = "toy-atac"
 family = "basenji2"
@@ -57,14 +59,6 @@ valid_every = 2
 save_every = 1
 select = ["pearson"]
 """
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

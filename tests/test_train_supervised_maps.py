@@ -22,6 +22,8 @@ from glm_annotate.train.supervised.exporting import card_of_run
 from glm_annotate.train.supervised.maps import Cooler, log_map, observed_expected
 from glm_annotate.train.supervised.windows import Setup
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZES = {"a": 1300, "b": 800}
 # 8 bins of 32 bases, of which 6 are given, without two diagonals.
 AKITA = {
@@ -31,14 +33,6 @@ AKITA = {
 }  # fmt: skip
 ORIGAMI = {"bins": 8, "first": 4, "widths": [4, 4, 4, 4], "layers": 1, "heads": 2, "hidden": 8,
            "dilations": [2]}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def write_cooler(path: Path, size: int, matrices: dict[str, np.ndarray], weights) -> None:
