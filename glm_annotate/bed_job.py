@@ -24,14 +24,14 @@ from glm_annotate.bed_scores import (
 )
 from glm_annotate.bed_tables import Table, kind_of
 from glm_annotate.beds import BedRow, read_bed
+from glm_annotate.card import ModelCard
 from glm_annotate.causal import reads_bases
 from glm_annotate.errors import UsageError
 from glm_annotate.evidence import is_fixed
 from glm_annotate.genome import Genome, Interval, aliases
 from glm_annotate.model import Model
-from glm_annotate.opening import card_of, open_models
+from glm_annotate.opening import card_of, open_models, plain_scores
 from glm_annotate.run_setup import Setup
-from glm_annotate.scores import available
 from glm_annotate.skips import Skip
 from glm_annotate.vcf import check_output
 
@@ -95,7 +95,7 @@ def run_bed(job: BedJob, progress: Callable[[int], None] = lambda regions: None)
     rows = read_bed(job.source)
     first = list(islice(rows, 1))  # tells of a file that is none before models are opened
     genome = Genome(job.fasta)
-    models = open_models(replace(job, scores=_plain_scores(job.models)), genome)
+    models = open_models(replace(job, scores=plain_scores(_cards(job.models))), genome)
     speakers = [Speaker(model, genome, x) for model, x in _shared(job, wanted, models, genome)]
     columns = [column for speaker in speakers for column in speaker.columns]
     width = len(first[0].cells) if first else 3
@@ -209,22 +209,20 @@ def _wanted(job: BedJob) -> list[str]:
     return names
 
 
-def _plain_scores(models: Sequence[str]) -> tuple[str, ...]:
-    """Choose scores to open models with, which are not made: such as need no genes.
+def _cards(models: Sequence[str]) -> list[ModelCard]:
+    """Read the cards of the models.
 
     Raises:
         UsageError: A model says nothing of regions, but of alleles in their genes.
     """
-    wanted = []
-    for text in models:
-        card = card_of(text)
+    cards = [card_of(text) for text in models]
+    for text, card in zip(models, cards, strict=True):
         if card.frame != "variant" or card.in_genes:
             raise UsageError(
                 f"-m {text}: {card.name} reads alleles in their genes and says nothing of regions; "
                 "leave it out"
             )
-        wanted += [x for x in ("ENT", "SAD") if x in available(card)]
-    return tuple(dict.fromkeys(wanted))
+    return cards
 
 
 def _shared(

@@ -226,7 +226,7 @@ def check_channels(bundle: Bundle) -> None:
             f"{', '.join(card.inputs)}: channels need the input 'channels', and it needs them; "
             "export the bundle again"
         )
-    if spec.channels and (spec.kind == "bpe" or "." in spec.kind or spec.k > 1):
+    if spec.channels and (spec.kind == "bpe" or spec.is_plugin or spec.k > 1):
         raise BundleError(
             f"{bundle.path}: the card has encoder.channels beside the rows of {spec.kind} with "
             f"k = {spec.k}; channels need rows of one base: one_hot, bytes, or kmer with k = 1"

@@ -361,7 +361,7 @@ def make_encoder(spec: EncoderSpec, tokenizer: Path | None = None) -> Encoder:
         BundleError: A bpe encoder without its tokenizer.json, a vocabulary without an id for N, or
             no such package.
     """
-    if "." in spec.kind:
+    if spec.is_plugin:
         return make_plugin_encoder(spec, tokenizer)
     if spec.kind == "one_hot":
         return OneHot(spec)

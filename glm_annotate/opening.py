@@ -23,7 +23,7 @@ from glm_annotate.gene_models import GENES, GeneModels, read_gene_table
 from glm_annotate.genome import Genome
 from glm_annotate.model import Model, Splice, Tracks
 from glm_annotate.runtime import open_runners
-from glm_annotate.scores import ScoreSpec, share_scores
+from glm_annotate.scores import ScoreSpec, available, share_scores
 from glm_annotate.signals import BigWig, Signals
 from glm_annotate.track_choice import TrackChoice, choose_tracks
 from glm_annotate.track_table import TRACKS, Role, TrackTable, read_tracks
@@ -370,6 +370,11 @@ def split_tag(text: str) -> tuple[str, str]:
 def card_of(text: str) -> ModelCard:
     """Read the card of `[TAG=]MODEL`, before anything of the model is opened."""
     return read_card(find_bundle(split_tag(text)[1]))
+
+
+def plain_scores(cards: Iterable[ModelCard]) -> tuple[str, ...]:
+    """Choose scores to open models with whose scores are not made: such as need no genes."""
+    return tuple(dict.fromkeys(x for card in cards for x in ("ENT", "SAD") if x in available(card)))
 
 
 def _tagged(text: str) -> tuple[str, Bundle]:

@@ -201,9 +201,9 @@ def _check_ids(encoder: Encoder, rows: Rows, spans: NDArray[np.int32], codes: Co
 
 def _check_change(encoder: Encoder, rows: Rows, spans: NDArray[np.int32], codes: Codes) -> None:
     at = codes.size // 4
-    kind = encoder.spec.kind
-    # Kinds of other packages, which have a dot, say so by giving no ids of bases.
-    if kind == "bpe" or ("." in kind and encoder.base_ids(encoder.spec.k, 0) is None):
+    spec = encoder.spec
+    # Kinds of other packages say so by giving no ids of bases.
+    if spec.kind == "bpe" or (spec.is_plugin and encoder.base_ids(spec.k, 0) is None):
         return
     changed = codes.copy()
     changed[at] = (codes[at] + 1) % 4

@@ -19,7 +19,7 @@ from glm_annotate.card import ModelCard
 from glm_annotate.errors import InputError, UsageError
 from glm_annotate.genome import Genome, Interval, aliases
 from glm_annotate.model import Model
-from glm_annotate.opening import card_of, open_models
+from glm_annotate.opening import card_of, open_models, plain_scores
 from glm_annotate.per_base import What
 from glm_annotate.records import open_input
 from glm_annotate.regions import MAX_END, Regions
@@ -158,7 +158,7 @@ def _check_kinds(job: TracksJob) -> None:
         raise UsageError(f"-k {','.join(job.sides)}: of variants; name a VCF or chr:pos:ref:alt")
     if job.sample is not None and set(job.kinds) - set(SIDES):
         raise UsageError(f"--sample {job.sample}: its haplotype has -k {', '.join(SIDES)} alone")
-    if job.source is not None and not job.sides and job.regions is not None and _is_bed(job):
+    if job.source and job.regions and not job.sides and not _holds_variants(job.source):
         raise UsageError(f"{job.source}: regions come from a BED or from -r; give one")
     if is_track_file(job.output) and (job.sides or len(job.kinds) > 1 or "ism" in job.kinds):
         raise UsageError(
@@ -183,7 +183,7 @@ def _scores(job: TracksJob, cards: Sequence[ModelCard]) -> tuple[str, ...]:
     """Choose the scores that models are opened with: those of -s only where they are read."""
     if "ism" in job.kinds:
         return job.scores
-    return tuple(dict.fromkeys("SAD" if card.objective == "tracks" else "ENT" for card in cards))
+    return plain_scores(cards)
 
 
 def _check_single(job: TracksJob, models: Sequence[Model]) -> None:
@@ -200,10 +200,6 @@ def _check_single(job: TracksJob, models: Sequence[Model]) -> None:
 
 
 # --- stretches ---------------------------------------------------------------------------------
-
-
-def _is_bed(job: TracksJob) -> bool:
-    return job.source is not None and job.source.lower().endswith((".bed", ".bed.gz"))
 
 
 def _stretches(job: TracksJob, genome: Genome) -> list[Interval]:

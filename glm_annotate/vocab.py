@@ -80,12 +80,16 @@ class EncoderSpec(BaseModel):
     vocab: Vocab = Field(default_factory=Vocab)
     channels: tuple[Channel, ...] = ()
 
+    @property
+    def is_plugin(self) -> bool:
+        """Whether the kind is another package's: those have a dot."""
+        return "." in self.kind
+
     @model_validator(mode="after")
     def _check(self) -> EncoderSpec:
         if self.stride > self.k:
             raise ValueError(f"stride {self.stride} is larger than k {self.k}: bases would be lost")
-        is_plugin = "." in self.kind
-        if self.kind != "kmer" and not is_plugin and (self.k, self.stride) != (1, 1):
+        if self.kind != "kmer" and not self.is_plugin and (self.k, self.stride) != (1, 1):
             raise ValueError(f"{self.kind} has k = 1 and stride = 1")
         if self.vocab.n == "zeros" and self.kind != "one_hot":
             raise ValueError("n = zeros is for one_hot; ids have n = token, mask or error")

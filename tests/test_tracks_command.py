@@ -562,3 +562,14 @@ def test_scope_is_kept_and_told(
     assert len(bases(tmp_path / "a.bw", "ring")) == 90
     assert call(*command, "--ignore-scope", "-o", tmp_path / "b.bw") == 0
     assert bases(tmp_path / "b.bw", "lin")
+
+
+def test_regions_come_from_one_place(
+    tmp_path: Path, fasta: Path, language: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the name of the BED: a region that is not read would be lost silently."""
+    for name in ("some.bed", "some.txt"):
+        (tmp_path / name).write_text("lin\t0\t9\n")
+        command = ("tracks", tmp_path / name, "-f", fasta, "-m", language, "-k", "entropy")
+        assert call(*command, "-r", "lin:1-5", "-o", tmp_path / "a.bw") == 2
+        assert "give one" in capfd.readouterr().err
