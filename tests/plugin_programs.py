@@ -1,4 +1,7 @@
-"""Where the programs are that plugins run in: the folders of $GLM_HOSTS, then the PATH."""
+"""Where the programs are that plugins run in: $GLM_HOSTS, build/hosts-*/bin, then the PATH.
+
+Hosts must not meddle with the packages of this environment: each group has one of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,15 @@ from types import ModuleType
 
 import pytest
 
-PLUGINS = Path(__file__).resolve().parent.parent / "plugins"
+REPO = Path(__file__).resolve().parent.parent
+PLUGINS = REPO / "plugins"
 
 
 def program(name: str, install: str) -> str:
     """Path of a program; skips where it is not, and says how to install it."""
-    path = os.pathsep.join(filter(None, (os.environ.get("GLM_HOSTS"), os.environ.get("PATH"))))
-    found = shutil.which(name, path=path)
+    installed = map(str, sorted((REPO / "build").glob("hosts-*/bin")))
+    places = (os.environ.get("GLM_HOSTS"), *installed, os.environ.get("PATH"))
+    found = shutil.which(name, path=os.pathsep.join(filter(None, places)))
     if found is None:
         pytest.skip(f"{name} is not installed ({install})")
     return found

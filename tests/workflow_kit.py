@@ -11,25 +11,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pysam
-import pytest
-
-REPO = Path(__file__).resolve().parent.parent
-PLUGINS = REPO / "plugins"
-# Hosts must not meddle with the packages of this environment: each group has one of its own.
-HOSTS = (REPO / "build" / "hosts" / "bin", REPO / "build" / "galaxy" / "bin")
+from plugin_programs import PLUGINS as PLUGINS
+from plugin_programs import program
 
 Site = tuple[str, int]
 
 
 def host(name: str) -> str:
     """Give the path of a host's program; skips where it is not installed."""
-    places = os.pathsep.join(
-        [*os.environ.get("HOSTS_PATH", "").split(os.pathsep), *map(str, HOSTS)]
-    )
-    path = shutil.which(name, path=places) or shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed; HOSTS_PATH may name its folder")
-    return path
+    return program(name, "see install_hosts in .ci/run; GLM_HOSTS may name its folder")
 
 
 def run(command: list[str], cwd: Path, timeout: float = 600, **more: str) -> str:
